@@ -1,0 +1,160 @@
+"""The command ``dcganlib``: train, resume, sample, info."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+# Everything that needs torch is imported by the command that uses it, so that --help answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0 when all went well, 2 on bad input, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"dcganlib: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ndcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _train(options: argparse.Namespace) -> int:
+    from dcganlib import runs
+    from dcganlib.train import TrainConfig
+
+    names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    out = runs.run(
+        options.data,
+        options.out,
+        architecture=options.architecture,
+        steps=options.steps,
+        epochs=options.epochs,
+        image_size=options.image_size,
+        channels=options.channels,
+        base_channels=options.base_channels,
+        checkpoint_every=options.checkpoint_every,
+        sample_every=options.sample_every,
+        root=options.root,
+        device=options.device,
+        config=TrainConfig(**given),
+    )
+    print(f"wrote {out}: look at {out / 'samples.gif'}, draw more with `dcganlib sample {out}`")
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from dcganlib import runs
+
+    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    print(f"wrote {out}")
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from PIL import Image
+
+    from dcganlib import runs
+
+    out = Path(options.out)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
+    runs.sample(options.run, options.n, seed=options.seed).save(out)
+    print(f"wrote {out}")
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from dcganlib import runs
+
+    if options.run is None:
+        return _info_machine()
+    found = runs.read(options.run)
+    print(f"run           {found.folder}")
+    for name, value in found.config.items():
+        print(f"{name:<13} {value}")
+    print(f"steps done    {found.history[-1]['step']:.0f}")
+    last = found.history[-500:]
+    for name in ("d_loss", "g_loss", "d_real", "d_fake"):
+        print(f"{name:<13} {sum(row[name] for row in last) / len(last):.3f} (mean of the last {len(last)} steps)")
+    return 0
+
+
+def _info_machine() -> int:
+    import platform
+
+    import torch
+
+    import dcganlib
+    from dcganlib import data, models, runs
+    from dcganlib.train import pick_device
+
+    print(f"dcganlib {dcganlib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"device   {pick_device()}")
+    print(f"data     {data.data_root()} (sets: {', '.join(data.NAMES)})")
+    print(f"stored   {', '.join(runs.stored()) or 'none'}")
+    print(f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is")
+    for name, known in models.ARCHITECTURES.items():
+        counts = [models.count_parameters(network) for network in models.build(name)]
+        print(f"{name:<13} {known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}  {known.summary}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dcganlib", description="Train DCGANs and draw from them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train on a set, into a new folder", description="Train on a set, into a new folder.")
+    train.set_defaults(command=_train)
+    train.add_argument("data", help="mnist, fashion-mnist, mnist-mini (no network needed), or a folder of images")
+    length = train.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="length in steps")
+    length.add_argument("--epochs", type=int, help="length in passes over the set (25)")
+    train.add_argument("--batch-size", type=int, help="images in a step (128)")
+    train.add_argument("--architecture", help="networks, as `dcganlib info` lists them (dcgan-28 or dcgan, by the images)")
+    train.add_argument("--base-channels", type=int, help="width of the networks (the architecture's own)")
+    train.add_argument("--image-size", type=int, help="resize to this many pixels (the set's own; 64 for a folder)")
+    train.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own; 3 for a folder)")
+    train.add_argument("--g-lr", type=float, help="learning rate of the generator (0.0002)")
+    train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
+    train.add_argument("--beta1", type=float, help="decay of Adam's first moment (0.5)")
+    train.add_argument("--prior", help="normal or uniform (normal)")
+    train.add_argument("--precision", help="float32 or bfloat16 (float32)")
+    train.add_argument("--seed", type=int, help="of everything random (0)")
+    train.add_argument("--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)")
+    train.add_argument("--sample-every", type=int, help="steps between two sample grids (about 60 in all)")
+    train.add_argument("--out", help="folder of the run (runs/SET-ARCHITECTURE)")
+    _add_place(train)
+
+    resume = commands.add_parser("resume", help="go on with a run", description="Go on from a run's last checkpoint.")
+    resume.set_defaults(command=_resume)
+    resume.add_argument("run", metavar="DIR", help="folder of the run")
+    resume.add_argument("--steps", type=int, help="new length, counted from the run's start (the run's own)")
+    _add_place(resume)
+
+    sample = commands.add_parser("sample", help="draw new images", description="Draw new images from a run.")
+    sample.set_defaults(command=_sample)
+    sample.add_argument("run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist")
+    sample.add_argument("--n", type=int, default=64, help="number of images (%(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
+    sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
+
+    info = commands.add_parser("info", help="say what is here, or what a run is", description="Say what is here, or what a run is.")
+    info.set_defaults(command=_info)
+    info.add_argument("run", metavar="DIR", nargs="?", help="folder of a run, or the name of a stored one")
+    return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", help="folder of the downloaded sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
+    parser.add_argument("--device", default="auto", help="auto, gpu, cpu, cuda, cuda:N or mps (%(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

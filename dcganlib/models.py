@@ -1,0 +1,441 @@
+"""The generator, the discriminator, and the networks of the source tutorials by name.
+
+Both networks are one chain of layers, each a (transposed) convolution with what follows it. The generator
+sees z as a 1 by 1 map with ``latent_dim`` channels and grows it to an image; the discriminator shrinks an
+image to a single number. What differs between two DCGANs is the list of layers, so that is all that the
+named networks say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dcganlib.sizes import feature_sizes
+
+Norm = Literal["batch", "plain", "unit"]
+Activation = Literal["relu", "leaky", "tanh"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One (transposed) convolution, then its normalisation, activation and dropout, in this order.
+
+    Attributes:
+        channels: Output channels.
+        kernel, stride, padding, output_padding: Of the convolution, in pixels; square.
+        norm: "batch" for batch norm with gain and shift per channel, "plain" for batch norm without them,
+            "unit" for batch norm over each single unit (as after a dense layer), or None.
+        activation: "relu", "leaky" (leaky ReLU with ``slope``), "tanh" or None.
+        slope: Of the leaky ReLU for negative input; 0.2 in the paper (section 4).
+        bias: Whether the convolution adds one. Under a batch norm it would be dead weight.
+        dropout: Share of units set to 0 in training, from 0 to below 1.
+    """
+
+    channels: int
+    kernel: int = 4
+    stride: int = 2
+    padding: int = 1
+    output_padding: int = 0
+    norm: Norm | None = "batch"
+    activation: Activation | None = "relu"
+    slope: float = 0.2
+    bias: bool = False
+    dropout: float = 0.0
+
+
+class Generator(nn.Module):
+    """Maps latents to images, from a 1 by 1 map up, by transposed convolutions.
+
+    Args:
+        image_size: Height and width of the images in pixels; see ``generator_layers`` for what is possible.
+        channels: 1 for grey, 3 for RGB.
+        base_channels: Width of the last hidden layer; the others double towards the latent.
+        latent_dim: Numbers in a latent point.
+        layers: The chain itself, in place of the standard one; it must end at ``image_size`` and ``channels``.
+
+    Raises:
+        ValueError: A value is out of range, or the layers do not end at the promised size.
+
+    Source:
+        Radford et al. 2016, section 3 and figure 1.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        base_channels: int = 64,
+        latent_dim: int = 100,
+        *,
+        layers: Sequence[Layer] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_positive(channels=channels, base_channels=base_channels, latent_dim=latent_dim)
+        if layers is None:
+            layers = generator_layers(image_size, channels, base_channels)
+        self.layers, self.latent_dim, self.image_size, self.channels = tuple(layers), latent_dim, image_size, channels
+        self.sizes = feature_sizes(1, layers, transposed=True)
+        if (layers[-1].channels, self.sizes[-1]) != (channels, image_size):
+            raise ValueError(
+                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels (chain {self.sizes}), "
+                f"expected {channels} at {image_size}"
+            )
+        self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Draw images: z of shape (N, latent_dim) in, (N, channels, image_size, image_size) in [-1, 1] out."""
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (N, {self.latent_dim}), got {tuple(z.shape)}")
+        return self.blocks(z[:, :, None, None])  # (N, latent_dim, 1, 1) -> (N, C, H, W)
+
+
+class Discriminator(nn.Module):
+    """Maps images to logits, down to a 1 by 1 map, by strided convolutions. Above 0 means "real".
+
+    Args:
+        image_size: Height and width of the images in pixels; see ``generator_layers`` for what is possible.
+        channels: 1 for grey, 3 for RGB.
+        base_channels: Width of the first layer; the others double.
+        layers: The chain itself, in place of the standard one; it must end in one channel on one pixel.
+
+    Raises:
+        ValueError: A value is out of range, or the layers do not end in a single number.
+
+    Source:
+        Radford et al. 2016, section 3.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        base_channels: int = 64,
+        *,
+        layers: Sequence[Layer] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_positive(channels=channels, base_channels=base_channels)
+        if layers is None:
+            layers = discriminator_layers(image_size, base_channels)
+        self.layers, self.image_size, self.channels = tuple(layers), image_size, channels
+        self.sizes = feature_sizes(image_size, layers)
+        if (layers[-1].channels, self.sizes[-1]) != (1, 1):
+            raise ValueError(
+                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels (chain {self.sizes}), "
+                "expected one logit an image: 1 channel at 1 pixel"
+            )
+        self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge images: (N, channels, image_size, image_size) in [-1, 1] in, logits (N,) out."""
+        expected = (self.channels, self.image_size, self.image_size)
+        if images.dim() != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+        return self.blocks(images).flatten()  # (N, 1, 1, 1) -> (N,)
+
+
+def generator_layers(image_size: int, channels: int, base_channels: int) -> list[Layer]:
+    """Standard chain of the generator: project z to 3 or 4 pixels, then double up to ``image_size``.
+
+    A layer with kernel 4 doubles exactly; where the larger size is odd, kernel 3 gives one pixel less.
+
+    Args:
+        image_size: 16 to 256 pixels.
+        channels: Channels of the image.
+        base_channels: Width of the last hidden layer, doubled once for each earlier one.
+
+    Returns:
+        The layers, ReLU with batch norm inside and tanh without batch norm at the end.
+
+    Raises:
+        ValueError: The image size is out of range.
+
+    Source:
+        Radford et al. 2016, section 3; kernel 4 as in the authors' later code, so that kernel and stride
+        leave no checkerboard (Odena et al. 2016).
+    """
+    sizes = _halvings(image_size)[::-1]  # such as [4, 8, 16, 32, 64]
+    widths = [base_channels * 2**i for i in reversed(range(len(sizes) - 1))]
+    layers = [Layer(widths[0], kernel=sizes[0], stride=1, padding=0)]
+    layers += [Layer(width, kernel=_kernel(size)) for width, size in zip(widths[1:], sizes[1:], strict=False)]
+    return [*layers, Layer(channels, kernel=_kernel(image_size), norm=None, activation="tanh")]
+
+
+def discriminator_layers(image_size: int, base_channels: int) -> list[Layer]:
+    """Standard chain of the discriminator, the generator's mirrored: halve down to 3 or 4 pixels, then to one number.
+
+    Args:
+        image_size: 16 to 256 pixels.
+        base_channels: Width of the first layer, doubled at each next one.
+
+    Returns:
+        The layers, leaky ReLU throughout, batch norm in all but the first and the last.
+
+    Raises:
+        ValueError: The image size is out of range.
+
+    Source:
+        Radford et al. 2016, sections 3 and 4.
+    """
+    sizes = _halvings(image_size)  # such as [64, 32, 16, 8, 4]
+    layers = [
+        Layer(base_channels * 2**i, kernel=_kernel(size), activation="leaky", norm="batch" if i else None)
+        for i, size in enumerate(sizes[:-1])
+    ]
+    return [*layers, Layer(1, kernel=sizes[-1], stride=1, padding=0, norm=None, activation=None)]
+
+
+def build(
+    name: str,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    base_channels: int | None = None,
+    latent_dim: int = 100,
+    rng: torch.Generator | None = None,
+) -> tuple[Generator, Discriminator]:
+    """Build a pair of networks by name, on the CPU, with weights drawn by ``init_weights``.
+
+    Args:
+        name: One of ``ARCHITECTURES``, whose values say what each is.
+        image_size: Pixels; only "dcgan" takes any, the others have their own.
+        channels: 1 or 3; the named network's own if absent.
+        base_channels: Width; the named network's own if absent.
+        latent_dim: Numbers in a latent point.
+        rng: Source of the weights, on the CPU; torch's global one if absent.
+
+    Returns:
+        (generator, discriminator), in training mode.
+
+    Raises:
+        ValueError: The name is unknown, or the network cannot be built as asked.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
+    known = ARCHITECTURES[name]
+    if image_size not in (None, known.image_size) and name != "dcgan":
+        raise ValueError(f"{name} draws {known.image_size} by {known.image_size} images, not {image_size}; 'dcgan' draws any size")
+    size, colours, width = image_size or known.image_size, channels or known.channels, base_channels or known.base_channels
+    _check_positive(image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim)
+    g_layers, d_layers = known.layers(size, colours, width)
+    generator = Generator(size, colours, width, latent_dim, layers=g_layers)
+    discriminator = Discriminator(size, colours, width, layers=d_layers)
+    return init_weights(generator, rng), init_weights(discriminator, rng)
+
+
+def init_weights(network: nn.Module, rng: torch.Generator | None = None) -> nn.Module:
+    """Draw all weights anew: convolutions from N(0, 0.02^2), batch-norm gains from N(1, 0.02^2), the rest 0.
+
+    Args:
+        network: Changed in place.
+        rng: Source of randomness on the network's device; torch's global one if absent.
+
+    Returns:
+        The network.
+
+    Source:
+        Radford et al. 2016, section 4, for the weights. The paper is silent on the gains; N(1, 0.02^2) is
+        what the authors' own code draws.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, 0.02, generator=rng)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.reset_running_stats()
+            if module.affine:
+                nn.init.normal_(module.weight, 1.0, 0.02, generator=rng)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+    return network
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor) -> Tensor:
+    """Draw images for evaluation: batch norm by its running statistics, no gradients, the mode restored after.
+
+    Args:
+        generator: On any device, in any mode.
+        z: Latents of shape (N, latent_dim), on any device.
+
+    Returns:
+        float32 images of shape (N, C, H, W) in [-1, 1], on the generator's device.
+
+    Raises:
+        ValueError: z has another shape than (N, latent_dim).
+    """
+    was_training = generator.training
+    generator.eval()
+    try:
+        return generator(z.to(next(generator.parameters()).device)).float()
+    finally:
+        generator.train(was_training)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named pair of networks: what it is, its own sizes, and its layers as (generator's, discriminator's)."""
+
+    summary: str
+    image_size: int
+    channels: int
+    base_channels: int
+    layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
+
+
+def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    return generator_layers(image_size, channels, base_channels), discriminator_layers(image_size, base_channels)
+
+
+def _dcgan_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The standard chain with 5 by 5 kernels: padding 2 keeps the halving, output_padding 1 the doubling."""
+    g_layers, d_layers = _dcgan(image_size, channels, base_channels)
+    five = {"kernel": 5, "padding": 2}
+    return (
+        [g_layers[0]] + [replace(layer, output_padding=1, **five) for layer in g_layers[1:]],
+        [replace(layer, **five) for layer in d_layers[:-1]] + [d_layers[-1]],
+    )
+
+
+def _flux(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Flux tutorial as published; its dense layers are the kernel-7 convolutions from and to 1 pixel."""
+    leaky: dict[str, Any] = {"norm": None, "activation": "leaky", "bias": True}
+    generator = [
+        Layer(4 * base_channels, kernel=7, stride=1, padding=0, norm="unit"),
+        Layer(2 * base_channels, kernel=5, stride=1, padding=2),
+        Layer(base_channels),
+        Layer(channels, norm=None, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(base_channels, dropout=0.3, **leaky),
+        Layer(2 * base_channels, dropout=0.3, **leaky),
+        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
+def _flux_draft(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The earlier Flux draft: biases under the generator's batch norms, a steeper slope, less dropout."""
+    generator, (first, second, last) = _flux(image_size, channels, base_channels)
+    generator = [generator[0]] + [replace(layer, bias=True) for layer in generator[1:]]
+    return generator, [replace(first, slope=0.3), replace(second, slope=0.3, dropout=0.25), last]
+
+
+def _dcgan_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Flux shapes by the paper's rules: batch norm inside D, no dropout, no bias under a batch norm."""
+    (first, *rest), (d_first, d_second, d_last) = _flux(image_size, channels, base_channels)
+    return (
+        [replace(first, norm="batch"), *rest],
+        [replace(d_first, dropout=0.0), replace(d_second, norm="batch", bias=False, dropout=0.0), d_last],
+    )
+
+
+def _celeba_post(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The CelebA post as written: batch norm before tanh and on D's input block, no padding in D."""
+    g_layers = generator_layers(image_size, channels, 4 * base_channels)
+    g_layers[-1] = replace(g_layers[-1], norm="batch")
+    d_layers = [
+        Layer(base_channels * width, stride=stride, padding=0, activation="leaky", bias=True)
+        for width, stride in ((1, 2), (2, 2), (4, 1), (4, 2))
+    ]
+    return g_layers, [*d_layers, Layer(1, padding=0, norm=None, activation=None, bias=True)]
+
+
+def _d2l(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """d2l's chapter: the standard chain with batch norm on D's first block too."""
+    g_layers, (first, *rest) = _dcgan(image_size, channels, base_channels)
+    return g_layers, [replace(first, norm="batch"), *rest]
+
+
+def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Keras notebook's experiment (1 -> 4 -> 11 -> 28), with the discriminator that its comments describe."""
+    valid: dict[str, Any] = {"padding": 0, "norm": "plain", "bias": True}
+    generator = [
+        Layer(2 * base_channels, kernel=4, stride=1, **valid),
+        Layer(base_channels, kernel=5, **valid),
+        Layer(channels, kernel=8, padding=0, norm=None, activation="tanh", bias=True),
+    ]
+    discriminator = [
+        Layer(base_channels, norm=None, activation="leaky", bias=True),
+        Layer(2 * base_channels, norm="plain", activation="leaky", bias=True),
+        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "dcgan": Architecture("the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan),
+    "dcgan-28": Architecture("the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28),
+    "dcgan-64": Architecture("the widely used 64-wide DCGAN, 512 channels at 4 by 4", 64, 3, 64, _dcgan),
+    "dcgan-paper": Architecture("the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper),
+    "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),
+    "flux-draft": Architecture("the Flux tutorial's earlier draft", 28, 1, 64, _flux_draft),
+    "celeba-post": Architecture("the CelebA post, its faults included", 64, 3, 32, _celeba_post),
+    "d2l": Architecture("d2l's Pokémon chapter", 64, 3, 64, _d2l),
+    "keras-28": Architecture("the unfinished Keras notebook, 1 -> 4 -> 11 -> 28", 28, 1, 64, _keras_28),
+}
+"""The networks that ``build`` knows, by name."""
+
+
+def _chain(convolution: type[nn.Module], in_channels: int, layers: Sequence[Layer], sizes: Sequence[int]) -> nn.Sequential:
+    """Stack the blocks of a network."""
+    blocks = nn.Sequential()
+    for layer, size in zip(layers, sizes[1:], strict=True):
+        blocks.append(_block(convolution, in_channels, layer, size))
+        in_channels = layer.channels
+    return blocks
+
+
+def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: int) -> nn.Sequential:
+    """One layer as modules: convolution, norm, activation, dropout."""
+    options = {"output_padding": layer.output_padding} if convolution is nn.ConvTranspose2d else {}
+    block = nn.Sequential(
+        convolution(in_channels, layer.channels, layer.kernel, layer.stride, layer.padding, bias=layer.bias, **options)
+    )
+    if layer.norm == "unit":  # statistics for each unit, not for each channel
+        shape = (layer.channels, size, size)
+        block.extend([nn.Flatten(), nn.BatchNorm1d(layer.channels * size * size), nn.Unflatten(1, shape)])
+    elif layer.norm is not None:
+        block.append(nn.BatchNorm2d(layer.channels, affine=_choose("norm", layer.norm, {"batch": True, "plain": False})))
+    if layer.activation is not None:
+        kinds = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(layer.slope), "tanh": nn.Tanh()}
+        block.append(_choose("activation", layer.activation, kinds))
+    if layer.dropout:
+        block.append(nn.Dropout(layer.dropout))
+    return block
+
+
+def _choose(what: str, name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)} or None, got {name!r}")
+    return known[name]
+
+
+def _halvings(image_size: int) -> list[int]:
+    """Sizes from the image down to 3 or 4 pixels, each half of the last, rounded up."""
+    if not 16 <= image_size <= 256:
+        raise ValueError(f"image_size must be from 16 to 256 pixels, got {image_size}")
+    sizes = [image_size]
+    while sizes[-1] > 4:
+        sizes.append((sizes[-1] + 1) // 2)
+    return sizes
+
+
+def _kernel(larger: int) -> int:
+    """Kernel that goes between ``larger`` and its half, rounded up, at stride 2 and padding 1."""
+    return 4 if larger % 2 == 0 else 3
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

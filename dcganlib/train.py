@@ -1,0 +1,354 @@
+"""The training loop: one step of each player in turn, yielded as a record.
+
+``train`` is a Python generator. It never prints, draws or saves: the ``for`` loop around it does, and
+decides when to stop.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dcganlib.data import Loader
+from dcganlib.latent import PRIORS, Prior, sample_z
+from dcganlib.losses import discriminator_loss, generator_loss
+from dcganlib.models import Discriminator, Generator
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
+
+    Attributes:
+        batch_size: Images in a step; 128.
+        g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
+        beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
+        beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
+        prior: Law of z. "normal", as nearly all code since has it; the paper's is "uniform".
+        seed: Of everything random in the run: weights, order of the images, z, dropout.
+        precision: "float32", or "bfloat16" for convolutions in half the bits (the losses stay float32).
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    batch_size: int = 128
+    g_lr: float = 2e-4
+    d_lr: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    prior: Prior = "normal"
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        for name in ("g_lr", "d_lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior must be one of {PRIORS}, got {self.prior!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {tuple(PRECISIONS)}, got {self.precision!r}")
+        if not 0 <= self.seed < 2**62:
+            raise ValueError(f"seed must be from 0 to below 2**62, got {self.seed}")
+
+
+@dataclass
+class TrainState:
+    """All that a run carries from step to step. ``start`` makes it, ``train`` moves it on.
+
+    Attributes:
+        generator, discriminator: On one device, which is where the run takes place.
+        g_optimizer, d_optimizer: Their optimisers.
+        rng: Source of z and of dropout, on the CPU.
+        config: The run's settings.
+        step: Steps done so far.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+    rng: torch.Generator
+    config: TrainConfig
+    step: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StepRecord:
+    """What one step saw. The four numbers stay on the device until one of them is first read.
+
+    Attributes:
+        step: Steps done, this one included.
+        epoch: Which pass over the images it belonged to, from 1.
+        values: d_loss, g_loss, d_real and d_fake as one tensor of shape (4,).
+    """
+
+    step: int
+    epoch: int
+    values: Tensor
+
+    @cached_property
+    def _floats(self) -> list[float]:
+        return self.values.tolist()
+
+    @property
+    def d_loss(self) -> float:
+        """D's loss, in nats."""
+        return self._floats[0]
+
+    @property
+    def g_loss(self) -> float:
+        """G's loss, in nats."""
+        return self._floats[1]
+
+    @property
+    def d_real(self) -> float:
+        """D(x): mean probability that D gave to the real images, before its update."""
+        return self._floats[2]
+
+    @property
+    def d_fake(self) -> float:
+        """D(G(z)): mean probability that D gave to the generated images, before its update."""
+        return self._floats[3]
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values, for a table or a file."""
+        names = ("d_loss", "g_loss", "d_real", "d_fake")
+        return {"step": self.step, "epoch": self.epoch, **dict(zip(names, self._floats, strict=True))}
+
+
+def start(generator: Generator, discriminator: Discriminator, config: TrainConfig | None = None) -> TrainState:
+    """Make the state of a new run: two Adam optimisers and a seeded source of randomness.
+
+    Args:
+        generator: On the device where the run should take place.
+        discriminator: On the same device.
+        config: The settings; the defaults if absent.
+
+    Raises:
+        ValueError: The two networks lie on different devices, or disagree on the image.
+    """
+    config = config or TrainConfig()
+    if _device(generator) != _device(discriminator):
+        raise ValueError(f"the generator is on {_device(generator)}, the discriminator on {_device(discriminator)}")
+    drawn, judged = [(n.channels, n.image_size) for n in (generator, discriminator)]
+    if drawn != judged:
+        raise ValueError(f"the generator draws (channels, size) {drawn}, the discriminator judges {judged}")
+    betas = (config.beta1, config.beta2)
+    return TrainState(
+        generator,
+        discriminator,
+        torch.optim.Adam(generator.parameters(), lr=config.g_lr, betas=betas),
+        torch.optim.Adam(discriminator.parameters(), lr=config.d_lr, betas=betas),
+        torch.Generator().manual_seed(config.seed),
+        config,
+    )
+
+
+def train(
+    state: TrainState,
+    loader: Loader,
+    steps: int | None = None,
+    *,
+    d_loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
+    g_loss: Callable[[Tensor], Tensor] = generator_loss,
+) -> Iterator[StepRecord]:
+    """Train both networks, a step at a time.
+
+    Args:
+        state: From ``start`` or ``checkpoint.load``; changed in place.
+        loader: From ``data.make_loader``. Where ``state.step`` lies inside an epoch, so does the first batch.
+        steps: Stop when ``state.step`` reaches it, counted from the run's start; never if absent.
+        d_loss: Takes (real_logits, fake_logits).
+        g_loss: Takes (fake_logits,).
+
+    Yields:
+        A ``StepRecord`` after each step.
+
+    Raises:
+        ValueError: The loader's images are not what the discriminator judges.
+
+    Source:
+        Goodfellow et al. 2014, algorithm 1, with one step of D for each step of G (k = 1).
+    """
+    while steps is None or state.step < steps:
+        epoch, done = divmod(state.step, len(loader))
+        for real in loader.epoch(epoch, start=done):
+            yield train_step(state, real, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
+            if state.step == steps:
+                return
+
+
+def train_step(
+    state: TrainState,
+    real: Tensor,
+    *,
+    epoch: int = 1,
+    d_loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
+    g_loss: Callable[[Tensor], Tensor] = generator_loss,
+) -> StepRecord:
+    """One step: draw z, make fakes once, let D learn from real and fake, then G from the moved D.
+
+    Args:
+        state: Changed in place.
+        real: float32 (N, C, H, W) in [-1, 1], on the networks' device.
+        epoch: Written into the record.
+        d_loss: Takes (real_logits, fake_logits).
+        g_loss: Takes (fake_logits,).
+
+    Returns:
+        The step's record.
+    """
+    config, generator, discriminator = state.config, state.generator.train(), state.discriminator.train()
+    z = sample_z(len(real), generator.latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+    with _own_randomness(state.rng, real.device):
+        with autocast(config.precision, real.device):
+            fake = generator(z)
+        d_value, real_logits, fake_logits = discriminator_step(
+            discriminator, state.d_optimizer, real, fake, loss=d_loss, precision=config.precision
+        )
+        g_value = generator_step(discriminator, state.g_optimizer, fake, loss=g_loss, precision=config.precision)
+    state.step += 1
+    means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
+    return StepRecord(state.step, epoch, torch.stack([d_value, g_value, *means]).detach())
+
+
+def discriminator_step(
+    discriminator: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
+    precision: str = "float32",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move D once towards telling real from fake. G gets no gradient.
+
+    Args:
+        discriminator: Maps images to logits.
+        optimizer: Of D's parameters.
+        real: float32 (N, C, H, W) in [-1, 1].
+        fake: Generated images, same shape; their graph back to G is cut here.
+        loss: Takes (real_logits, fake_logits).
+        precision: See ``TrainConfig``.
+
+    Returns:
+        (loss, real_logits, fake_logits), all detached, from before the update.
+    """
+    with autocast(precision, real.device):
+        # Two passes: batch norm must not mix the statistics of real and fake.
+        real_logits, fake_logits = discriminator(real).float(), discriminator(fake.detach()).float()
+    value = loss(real_logits, fake_logits)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+    return value.detach(), real_logits.detach(), fake_logits.detach()
+
+
+def generator_step(
+    discriminator: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fake: Tensor,
+    *,
+    loss: Callable[[Tensor], Tensor] = generator_loss,
+    precision: str = "float32",
+) -> Tensor:
+    """Move G once towards fooling D. D is passed through, and left as it is.
+
+    Args:
+        discriminator: Maps images to logits.
+        optimizer: Of G's parameters.
+        fake: G's images with their graph, (N, C, H, W) in [-1, 1].
+        loss: Takes (fake_logits,).
+        precision: See ``TrainConfig``.
+
+    Returns:
+        The loss, detached, from before the update.
+    """
+    with _frozen(discriminator):  # D's own gradients would be thrown away: do not compute them
+        with autocast(precision, fake.device):
+            fake_logits = discriminator(fake).float()
+        value = loss(fake_logits)
+        optimizer.zero_grad()
+        value.backward()
+    optimizer.step()
+    return value.detach()
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Choose where to train.
+
+    Args:
+        name: "auto" for a GPU where there is one and the CPU otherwise; "gpu" likewise, with a warning
+            (once) where there is none; or "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    available = [kind for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there]
+    if name in ("auto", "gpu"):
+        if name == "gpu" and not available:
+            _warn_no_gpu(name)
+        return torch.device((available or ["cpu"])[0])
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, gpu, cpu, cuda, cuda:N or mps, got {name!r}")
+    if device.type != "cpu" and device.type not in available:
+        _warn_no_gpu(name)
+        return torch.device("cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Context in which convolutions run in ``precision`` ("float32" or "bfloat16")."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=PRECISIONS[precision] is torch.bfloat16)
+
+
+@cache
+def _warn_no_gpu(name: str) -> None:
+    warnings.warn(f"device {name!r} was asked for and there is no such GPU: training on the CPU", stacklevel=3)
+
+
+@contextmanager
+def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Let layers that draw from torch's global source (dropout) draw from ``rng`` instead, and leave no trace."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        yield
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Keep the parameters out of the graph for a while."""
+    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in free:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in free:
+            parameter.requires_grad_(True)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ndcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint", file=sys.stderr)
+        print(
+            "\ndcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint", file=sys.stderr
+        )
         return 130
 
 
@@ -82,7 +84,8 @@ def _info(options: argparse.Namespace) -> int:
     print(f"steps done    {found.history[-1]['step']:.0f}")
     last = found.history[-500:]
     for name in ("d_loss", "g_loss", "d_real", "d_fake"):
-        print(f"{name:<13} {sum(row[name] for row in last) / len(last):.3f} (mean of the last {len(last)} steps)")
+        mean = sum(row[name] for row in last) / len(last)
+        print(f"{name:<13} {mean:.3f} (mean of the last {len(last)} steps)")
     return 0
 
 
@@ -110,16 +113,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dcganlib", description="Train DCGANs and draw from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train on a set, into a new folder", description="Train on a set, into a new folder.")
+    train = commands.add_parser(
+        "train", help="train on a set, into a new folder", description="Train on a set, into a new folder."
+    )
     train.set_defaults(command=_train)
-    train.add_argument("data", help="mnist, fashion-mnist, mnist-mini (no network needed), or a folder of images")
+    train.add_argument(
+        "data", help="mnist, fashion-mnist, mnist-mini (no network needed), or a folder of images"
+    )
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="length in steps")
     length.add_argument("--epochs", type=int, help="length in passes over the set (25)")
     train.add_argument("--batch-size", type=int, help="images in a step (128)")
-    train.add_argument("--architecture", help="networks, as `dcganlib info` lists them (dcgan-28 or dcgan, by the images)")
+    train.add_argument(
+        "--architecture", help="networks, as `dcganlib info` lists them (dcgan-28 or dcgan, by the images)"
+    )
     train.add_argument("--base-channels", type=int, help="width of the networks (the architecture's own)")
-    train.add_argument("--image-size", type=int, help="resize to this many pixels (the set's own; 64 for a folder)")
+    train.add_argument(
+        "--image-size", type=int, help="resize to this many pixels (the set's own; 64 for a folder)"
+    )
     train.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own; 3 for a folder)")
     train.add_argument("--g-lr", type=float, help="learning rate of the generator (0.0002)")
     train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
@@ -127,12 +138,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--prior", help="normal or uniform (normal)")
     train.add_argument("--precision", help="float32 or bfloat16 (float32)")
     train.add_argument("--seed", type=int, help="of everything random (0)")
-    train.add_argument("--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)")
+    train.add_argument(
+        "--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)"
+    )
     train.add_argument("--sample-every", type=int, help="steps between two sample grids (about 60 in all)")
     train.add_argument("--out", help="folder of the run (runs/SET-ARCHITECTURE)")
     _add_place(train)
 
-    resume = commands.add_parser("resume", help="go on with a run", description="Go on from a run's last checkpoint.")
+    resume = commands.add_parser(
+        "resume", help="go on with a run", description="Go on from a run's last checkpoint."
+    )
     resume.set_defaults(command=_resume)
     resume.add_argument("run", metavar="DIR", help="folder of the run")
     resume.add_argument("--steps", type=int, help="new length, counted from the run's start (the run's own)")
@@ -140,19 +155,25 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="draw new images", description="Draw new images from a run.")
     sample.set_defaults(command=_sample)
-    sample.add_argument("run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist")
+    sample.add_argument(
+        "run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist"
+    )
     sample.add_argument("--n", type=int, default=64, help="number of images (%(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
     sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
 
-    info = commands.add_parser("info", help="say what is here, or what a run is", description="Say what is here, or what a run is.")
+    info = commands.add_parser(
+        "info", help="say what is here, or what a run is", description="Say what is here, or what a run is."
+    )
     info.set_defaults(command=_info)
     info.add_argument("run", metavar="DIR", nargs="?", help="folder of a run, or the name of a stored one")
     return parser
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", help="folder of the downloaded sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
+    parser.add_argument(
+        "--root", help="folder of the downloaded sets (DCGANLIB_DATA, else ~/.cache/dcganlib)"
+    )
     parser.add_argument("--device", default="auto", help="auto, gpu, cpu, cuda, cuda:N or mps (%(default)s)")
 
 

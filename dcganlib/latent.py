@@ -95,7 +95,9 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
         raise ValueError("slerp needs directions: a point is zero")
     # The angle from the half-chords: exact near 0 and near pi, where arccos of the product is not.
     unit_a, unit_b = a / norms[0], b / norms[1]
-    angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True))
+    angle = 2 * torch.atan2(
+        (unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True)
+    )
     if (torch.pi - angle < 1e-3).any():
         raise ValueError("slerp is undefined between opposite points: no arc is the shortest")
     sine = angle.sin()

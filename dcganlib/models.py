@@ -56,7 +56,7 @@ class Generator(nn.Module):
         channels: 1 for grey, 3 for RGB.
         base_channels: Width of the last hidden layer; the others double towards the latent.
         latent_dim: Numbers in a latent point.
-        layers: The chain itself, in place of the standard one; it must end at ``image_size`` and ``channels``.
+        layers: The chain itself, in place of the standard one; it ends at ``image_size`` and ``channels``.
 
     Raises:
         ValueError: A value is out of range, or the layers do not end at the promised size.
@@ -78,17 +78,22 @@ class Generator(nn.Module):
         _check_positive(channels=channels, base_channels=base_channels, latent_dim=latent_dim)
         if layers is None:
             layers = generator_layers(image_size, channels, base_channels)
-        self.layers, self.latent_dim, self.image_size, self.channels = tuple(layers), latent_dim, image_size, channels
+        self.layers, self.latent_dim, self.image_size, self.channels = (
+            tuple(layers),
+            latent_dim,
+            image_size,
+            channels,
+        )
         self.sizes = feature_sizes(1, layers, transposed=True)
         if (layers[-1].channels, self.sizes[-1]) != (channels, image_size):
             raise ValueError(
-                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels (chain {self.sizes}), "
-                f"expected {channels} at {image_size}"
+                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
+                f"(chain {self.sizes}), expected {channels} at {image_size}"
             )
         self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Draw images: z of shape (N, latent_dim) in, (N, channels, image_size, image_size) in [-1, 1] out."""
+        """Draw images in [-1, 1], (N, channels, image_size, image_size), from z, (N, latent_dim)."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (N, {self.latent_dim}), got {tuple(z.shape)}")
         return self.blocks(z[:, :, None, None])  # (N, latent_dim, 1, 1) -> (N, C, H, W)
@@ -126,16 +131,18 @@ class Discriminator(nn.Module):
         self.sizes = feature_sizes(image_size, layers)
         if (layers[-1].channels, self.sizes[-1]) != (1, 1):
             raise ValueError(
-                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels (chain {self.sizes}), "
-                "expected one logit an image: 1 channel at 1 pixel"
+                f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
+                f"(chain {self.sizes}), expected one logit an image: 1 channel at 1 pixel"
             )
         self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge images: (N, channels, image_size, image_size) in [-1, 1] in, logits (N,) out."""
+        """Judge images in [-1, 1], (N, channels, image_size, image_size): one logit each, (N,)."""
         expected = (self.channels, self.image_size, self.image_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+            raise ValueError(
+                f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
+            )
         return self.blocks(images).flatten()  # (N, 1, 1, 1) -> (N,)
 
 
@@ -167,7 +174,7 @@ def generator_layers(image_size: int, channels: int, base_channels: int) -> list
 
 
 def discriminator_layers(image_size: int, base_channels: int) -> list[Layer]:
-    """Standard chain of the discriminator, the generator's mirrored: halve down to 3 or 4 pixels, then to one number.
+    """Standard chain of the discriminator: halve down to 3 or 4 pixels, then to one number.
 
     Args:
         image_size: 16 to 256 pixels.
@@ -219,8 +226,14 @@ def build(
         raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     known = ARCHITECTURES[name]
     if image_size not in (None, known.image_size) and name != "dcgan":
-        raise ValueError(f"{name} draws {known.image_size} by {known.image_size} images, not {image_size}; 'dcgan' draws any size")
-    size, colours, width = image_size or known.image_size, channels or known.channels, base_channels or known.base_channels
+        raise ValueError(
+            f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
+        )
+    size, colours, width = (
+        image_size or known.image_size,
+        channels or known.channels,
+        base_channels or known.base_channels,
+    )
     _check_positive(image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim)
     g_layers, d_layers = known.layers(size, colours, width)
     generator = Generator(size, colours, width, latent_dim, layers=g_layers)
@@ -256,7 +269,7 @@ def init_weights(network: nn.Module, rng: torch.Generator | None = None) -> nn.M
 
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor) -> Tensor:
-    """Draw images for evaluation: batch norm by its running statistics, no gradients, the mode restored after.
+    """Draw images for evaluation: batch norm by its running statistics, no gradients, the mode restored.
 
     Args:
         generator: On any device, in any mode.
@@ -283,7 +296,7 @@ def count_parameters(network: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A named pair of networks: what it is, its own sizes, and its layers as (generator's, discriminator's)."""
+    """A named pair of networks: what it is, its own sizes, and the layers of both."""
 
     summary: str
     image_size: int
@@ -293,7 +306,9 @@ class Architecture:
 
 
 def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    return generator_layers(image_size, channels, base_channels), discriminator_layers(image_size, base_channels)
+    return generator_layers(image_size, channels, base_channels), discriminator_layers(
+        image_size, base_channels
+    )
 
 
 def _dcgan_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
@@ -357,7 +372,7 @@ def _d2l(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer
 
 
 def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The Keras notebook's experiment (1 -> 4 -> 11 -> 28), with the discriminator that its comments describe."""
+    """The Keras notebook's experiment (1 -> 4 -> 11 -> 28), with the discriminator of its comments."""
     valid: dict[str, Any] = {"padding": 0, "norm": "plain", "bias": True}
     generator = [
         Layer(2 * base_channels, kernel=4, stride=1, **valid),
@@ -373,10 +388,16 @@ def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "dcgan": Architecture("the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan),
-    "dcgan-28": Architecture("the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28),
+    "dcgan": Architecture(
+        "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan
+    ),
+    "dcgan-28": Architecture(
+        "the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28
+    ),
     "dcgan-64": Architecture("the widely used 64-wide DCGAN, 512 channels at 4 by 4", 64, 3, 64, _dcgan),
-    "dcgan-paper": Architecture("the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper),
+    "dcgan-paper": Architecture(
+        "the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper
+    ),
     "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),
     "flux-draft": Architecture("the Flux tutorial's earlier draft", 28, 1, 64, _flux_draft),
     "celeba-post": Architecture("the CelebA post, its faults included", 64, 3, 32, _celeba_post),
@@ -386,7 +407,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 """The networks that ``build`` knows, by name."""
 
 
-def _chain(convolution: type[nn.Module], in_channels: int, layers: Sequence[Layer], sizes: Sequence[int]) -> nn.Sequential:
+def _chain(
+    convolution: type[nn.Module], in_channels: int, layers: Sequence[Layer], sizes: Sequence[int]
+) -> nn.Sequential:
     """Stack the blocks of a network."""
     blocks = nn.Sequential()
     for layer, size in zip(layers, sizes[1:], strict=True):
@@ -399,13 +422,19 @@ def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: i
     """One layer as modules: convolution, norm, activation, dropout."""
     options = {"output_padding": layer.output_padding} if convolution is nn.ConvTranspose2d else {}
     block = nn.Sequential(
-        convolution(in_channels, layer.channels, layer.kernel, layer.stride, layer.padding, bias=layer.bias, **options)
+        convolution(
+            in_channels, layer.channels, layer.kernel, layer.stride, layer.padding, bias=layer.bias, **options
+        )
     )
     if layer.norm == "unit":  # statistics for each unit, not for each channel
         shape = (layer.channels, size, size)
         block.extend([nn.Flatten(), nn.BatchNorm1d(layer.channels * size * size), nn.Unflatten(1, shape)])
     elif layer.norm is not None:
-        block.append(nn.BatchNorm2d(layer.channels, affine=_choose("norm", layer.norm, {"batch": True, "plain": False})))
+        block.append(
+            nn.BatchNorm2d(
+                layer.channels, affine=_choose("norm", layer.norm, {"batch": True, "plain": False})
+            )
+        )
     if layer.activation is not None:
         kinds = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(layer.slope), "tanh": nn.Tanh()}
         block.append(_choose("activation", layer.activation, kinds))

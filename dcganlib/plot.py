@@ -38,7 +38,9 @@ def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image
         ValueError: The shape is another, or there are no images.
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N of at least 1, got {tuple(images.shape)}")
+        raise ValueError(
+            f"images must have shape (N, 1 or 3, H, W) with N of at least 1, got {tuple(images.shape)}"
+        )
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}")
     images = images.detach().cpu()
@@ -46,7 +48,9 @@ def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image
     count, channels, height, width = pixels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    sheet = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 128, dtype=torch.uint8)
+    sheet = torch.full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 128, dtype=torch.uint8
+    )
     for index, picture in enumerate(pixels):
         top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = picture
@@ -118,7 +122,12 @@ def plot_history(
 
 
 def animate(
-    frames: Iterable[Tensor | Image.Image], path: str | Path, *, columns: int = 8, fps: float = 8, hold: float = 2.0
+    frames: Iterable[Tensor | Image.Image],
+    path: str | Path,
+    *,
+    columns: int = 8,
+    fps: float = 8,
+    hold: float = 2.0,
 ) -> Path:
     """Write a film of how the samples of one set of fixed latents change.
 
@@ -140,7 +149,9 @@ def animate(
         raise ValueError(f"an animation ends in .gif or .webp, got {path.name!r}")
     if fps <= 0:
         raise ValueError(f"fps must be above 0, got {fps}")
-    pictures = [frame if isinstance(frame, Image.Image) else grid_image(frame, columns=columns) for frame in frames]
+    pictures = [
+        frame if isinstance(frame, Image.Image) else grid_image(frame, columns=columns) for frame in frames
+    ]
     if not pictures:
         raise ValueError("there are no frames to animate")
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * max(hold, 1 / fps))]
@@ -157,7 +168,7 @@ def live(
     columns: int = 8,
     total: int | None = None,
 ) -> Iterator[StepRecord]:
-    """Watch a run in a notebook: wrap ``train(...)`` and get its records through, while one output redraws itself.
+    """Watch a run in a notebook: hand the records of ``train`` on, while one output redraws itself.
 
     Args:
         records: What ``train.train`` yields.

@@ -1,7 +1,7 @@
 """Runs in a folder: started, resumed, sampled from, and the ones that come with the package.
 
-A run folder holds ``config.json``, ``history.csv``, ``samples/step_*.png`` and ``samples.gif`` (drawn from the
-same 64 latents throughout), ``checkpoint.pt`` and ``generator.safetensors``.
+A run folder holds ``config.json``, ``history.csv``, ``samples/step_*.png`` and ``samples.gif`` (drawn from
+the same 64 latents throughout), ``checkpoint.pt`` and ``generator.safetensors``.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ class Run:
     generator: models.Generator
 
     @property
-    def samples(self) -> list[Path]:
-        """The sample grids, oldest first."""
-        return sorted((self.folder / "samples").glob("step_*.png"))
+    def film(self) -> Path:
+        """The film of the samples from the fixed latents; WebP for the runs that come with the package."""
+        webp = self.folder / "samples.webp"
+        return webp if webp.is_file() else self.folder / "samples.gif"
 
 
 def run(
@@ -110,7 +111,12 @@ def run(
     config = config or TrainConfig()
     if steps is not None and epochs is not None:
         raise ValueError("give steps or epochs, not both")
-    for label, value in (("steps", steps), ("epochs", epochs), ("checkpoint_every", checkpoint_every), ("sample_every", sample_every)):
+    for label, value in (
+        ("steps", steps),
+        ("epochs", epochs),
+        ("checkpoint_every", checkpoint_every),
+        ("sample_every", sample_every),
+    ):
         if value is not None and value < 1:
             raise ValueError(f"{label} must be at least 1, got {value}")
     if architecture is not None and architecture not in models.ARCHITECTURES:
@@ -171,7 +177,9 @@ def resume(
     target = settings.steps if steps is None else steps
     if target < state.step:
         raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
-    images = data.load(settings.data, root=root, image_size=settings.image_size, channels=settings.channels).images
+    images = data.load(
+        settings.data, root=root, image_size=settings.image_size, channels=settings.channels
+    ).images
     loader = data.make_loader(images, state.config.batch_size, rng=_rng(state.config.seed, 1), device=place)
     settings = RunConfig(**{**vars(settings), "steps": target})
     _write_config(folder, settings)
@@ -233,10 +241,16 @@ def stored() -> list[str]:
 
 
 def _advance(
-    out: Path, settings: RunConfig, state: TrainState, loader: data.Loader, history: Sequence[dict[str, float]]
+    out: Path,
+    settings: RunConfig,
+    state: TrainState,
+    loader: data.Loader,
+    history: Sequence[dict[str, float]],
 ) -> None:
     """Train up to ``settings.steps``, leaving the folder complete at each checkpoint."""
-    fixed_z = sample_z(GRID, state.generator.latent_dim, prior=state.config.prior, rng=_rng(state.config.seed, 2))
+    fixed_z = sample_z(
+        GRID, state.generator.latent_dim, prior=state.config.prior, rng=_rng(state.config.seed, 2)
+    )
     rows: list[StepRecord | dict[str, float]] = list(history)
     if state.step == 0:
         _draw(out, state, fixed_z)
@@ -246,7 +260,9 @@ def _advance(
             rows.append(record)
             bar.update(batch)
             if record.step % 20 == 0:
-                bar.set_postfix(step=record.step, d_loss=f"{record.d_loss:.3f}", g_loss=f"{record.g_loss:.3f}")
+                bar.set_postfix(
+                    step=record.step, d_loss=f"{record.d_loss:.3f}", g_loss=f"{record.g_loss:.3f}"
+                )
             if record.step % settings.sample_every == 0 or record.step == settings.steps:
                 _draw(out, state, fixed_z)
             if record.step % settings.checkpoint_every == 0 or record.step == settings.steps:
@@ -266,7 +282,9 @@ def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]
     checkpoint.save(out / "checkpoint.pt", state, rows)
     checkpoint.save_generator(out / "generator.safetensors", state.generator, step=state.step)
     lines = [",".join(rows[0])] + [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
-    checkpoint.write_atomically(out / "history.csv", lambda temporary: temporary.write_text("\n".join(lines) + "\n"))
+    checkpoint.write_atomically(
+        out / "history.csv", lambda temporary: temporary.write_text("\n".join(lines) + "\n")
+    )
 
 
 def _write_config(out: Path, settings: RunConfig) -> None:
@@ -294,9 +312,11 @@ def _find(folder: str | Path) -> Path:
 
 def _refuse_used(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: go on with `dcganlib resume {out}`, or name another folder with --out")
+        raise ValueError(
+            f"{out} is there already: go on with `dcganlib resume {out}`, or name another folder with --out"
+        )
 
 
 def _rng(seed: int, purpose: int) -> torch.Generator:
-    """Separate sources from one seed: 0 for weights, 1 for the order of the images, 2 for the fixed latents."""
+    """Separate sources from one seed: 0 for weights, 1 for the images' order, 2 for the fixed latents."""
     return torch.Generator().manual_seed((seed * 1_000_003 + purpose + 1) % 2**63)

@@ -39,7 +39,9 @@ def conv_out(
     """
     if _any_pair(size, kernel, stride, padding, dilation):
         return _per_side(conv_out, size, kernel, stride, padding, dilation)
-    _check(size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1))
+    _check(
+        size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
+    )
     extent = dilation * (kernel - 1) + 1  # pixels one window spans
     padded = size + 2 * padding
     if extent > padded:
@@ -58,7 +60,9 @@ def conv_transpose_out(
     output_padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
 ) -> Size:
-    """Output size of a transposed convolution: stride (size - 1) + dilation (kernel - 1) + 1 - 2 padding + output_padding.
+    """Output size of a transposed convolution, the inverse of ``conv_out`` up to the dropped remainder.
+
+    stride (size - 1) + dilation (kernel - 1) + 1 - 2 padding + output_padding.
 
     Args:
         size: Input size in pixels, at least 1; an int or a (height, width) pair.
@@ -81,7 +85,9 @@ def conv_transpose_out(
     """
     if _any_pair(size, kernel, stride, padding, output_padding, dilation):
         return _per_side(conv_transpose_out, size, kernel, stride, padding, output_padding, dilation)
-    _check(size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1))
+    _check(
+        size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
+    )
     _check(output_padding=(output_padding, 0))
     if output_padding >= max(stride, dilation):
         raise ValueError(
@@ -121,7 +127,9 @@ def feature_sizes(size: Size, layers: Iterable[Any], *, transposed: bool = False
         if "kernel" not in options:
             raise ValueError(f"layer {position} has no kernel: got {layer!r}")
         if not transposed and options.get("output_padding", 0) != 0:
-            raise ValueError(f"layer {position} has output_padding, which only a transposed convolution takes")
+            raise ValueError(
+                f"layer {position} has output_padding, which only a transposed convolution takes"
+            )
         try:
             sizes.append(step(sizes[-1], **{name: options[name] for name in names if name in options}))
         except ValueError as error:

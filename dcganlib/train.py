@@ -132,7 +132,9 @@ class StepRecord:
         return {"step": self.step, "epoch": self.epoch, **dict(zip(names, self._floats, strict=True))}
 
 
-def start(generator: Generator, discriminator: Discriminator, config: TrainConfig | None = None) -> TrainState:
+def start(
+    generator: Generator, discriminator: Discriminator, config: TrainConfig | None = None
+) -> TrainState:
     """Make the state of a new run: two Adam optimisers and a seeded source of randomness.
 
     Args:
@@ -145,7 +147,9 @@ def start(generator: Generator, discriminator: Discriminator, config: TrainConfi
     """
     config = config or TrainConfig()
     if _device(generator) != _device(discriminator):
-        raise ValueError(f"the generator is on {_device(generator)}, the discriminator on {_device(discriminator)}")
+        raise ValueError(
+            f"the generator is on {_device(generator)}, the discriminator on {_device(discriminator)}"
+        )
     drawn, judged = [(n.channels, n.image_size) for n in (generator, discriminator)]
     if drawn != judged:
         raise ValueError(f"the generator draws (channels, size) {drawn}, the discriminator judges {judged}")
@@ -222,7 +226,9 @@ def train_step(
         d_value, real_logits, fake_logits = discriminator_step(
             discriminator, state.d_optimizer, real, fake, loss=d_loss, precision=config.precision
         )
-        g_value = generator_step(discriminator, state.g_optimizer, fake, loss=g_loss, precision=config.precision)
+        g_value = generator_step(
+            discriminator, state.g_optimizer, fake, loss=g_loss, precision=config.precision
+        )
     state.step += 1
     means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
     return StepRecord(state.step, epoch, torch.stack([d_value, g_value, *means]).detach())
@@ -300,7 +306,11 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         ValueError: The name is unknown.
     """
-    available = [kind for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if there]
+    available = [
+        kind
+        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+        if there
+    ]
     if name in ("auto", "gpu"):
         if name == "gpu" and not available:
             _warn_no_gpu(name)
@@ -326,12 +336,14 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 @cache
 def _warn_no_gpu(name: str) -> None:
-    warnings.warn(f"device {name!r} was asked for and there is no such GPU: training on the CPU", stacklevel=3)
+    warnings.warn(
+        f"device {name!r} was asked for and there is no such GPU: training on the CPU", stacklevel=3
+    )
 
 
 @contextmanager
 def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let layers that draw from torch's global source (dropout) draw from ``rng`` instead, and leave no trace."""
+    """Let dropout, which draws from torch's global source, draw from ``rng``, and leave no trace."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         yield

@@ -204,8 +204,8 @@ def _torchvision_set(name: str, root: str | Path | None, split: str, download: b
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         failed = "downloaded" if download else "read"
         raise FileNotFoundError(
-            f"{name} is not in {folder / kind.__name__} and could not be {failed} ({reason}). Point DCGANLIB_DATA "
-            "or root at a folder that has it, or use 'mnist-mini', which needs no network."
+            f"{name} is not in {folder / kind.__name__} and could not be {failed} ({reason}). Point "
+            "DCGANLIB_DATA or root at a folder that has it, or use 'mnist-mini', which needs no network."
         ) from error
     if name == "mnist":
         source, licence = "LeCun, Cortes and Burges, The MNIST database, 1998", "CC BY-SA 3.0"

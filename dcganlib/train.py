@@ -185,11 +185,17 @@ def train(
         A ``StepRecord`` after each step.
 
     Raises:
-        ValueError: The loader's images are not what the discriminator judges.
+        ValueError: The loader's images lie on another device than the networks, or are not what the
+            discriminator judges.
 
     Source:
         Goodfellow et al. 2014, algorithm 1, with one step of D for each step of G (k = 1).
     """
+    if loader.images.device != _device(state.generator):
+        raise ValueError(
+            f"the loader's images are on {loader.images.device}, the networks on {_device(state.generator)}: "
+            "pass that device to make_loader"
+        )
     while steps is None or state.step < steps:
         epoch, done = divmod(state.step, len(loader))
         for real in loader.epoch(epoch, start=done):

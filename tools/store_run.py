@@ -1,0 +1,49 @@
+"""Keep a finished run with the package: its config, history, film and 16-bit weights, without the checkpoint.
+
+dcganlib train mnist --precision bfloat16 --out runs/mnist
+python tools/store_run.py runs/mnist mnist
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from PIL import Image
+
+from dcganlib import checkpoint, plot, runs
+
+FRAMES = 40
+
+
+def main() -> None:
+    """Copy what a chapter needs of a run into ``dcganlib/pretrained/NAME``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("name", help="name under which `runs.read` will find it")
+    options = parser.parse_args()
+
+    run = runs.read(options.run)
+    grids = sorted((run.folder / "samples").glob("step_*.png"))
+    chosen = (
+        [grids[round(i * (len(grids) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
+        if len(grids) > FRAMES
+        else grids
+    )
+    out = runs.PRETRAINED / options.name
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "history.csv"):
+        shutil.copy(run.folder / name, out / name)
+    checkpoint.save_generator(
+        out / "generator.safetensors", run.generator, half=True, step=int(run.history[-1]["step"])
+    )
+    plot.animate([Image.open(path) for path in chosen], out / "samples.webp")
+    for path in sorted(out.iterdir()):
+        print(f"{path.stat().st_size:>9,} {path}")
+
+
+if __name__ == "__main__":
+    main()

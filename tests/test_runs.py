@@ -1,0 +1,356 @@
+"""Run folders: what is in them, how they go on, and what is drawn from them."""
+
+import csv
+import json
+import os
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import dcganlib
+from dcganlib import checkpoint, data, models, plot, runs
+from dcganlib.latent import sample_z
+from dcganlib.train import TrainConfig, start, train
+
+TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
+CONFIG = TrainConfig(batch_size=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def train_discs(image_folder, tmp_path_factory):
+    """Train on the discs into a new folder: ``train_discs(steps=6)``."""
+
+    def make(**options):
+        out = tmp_path_factory.mktemp("runs") / "run"
+        return runs.run(str(image_folder), out, device="cpu", config=CONFIG, **(TINY | options))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(train_discs):
+    """A run of 10 steps without a stop."""
+    return train_discs(steps=10)
+
+
+def contents(folder):
+    """Every file with its bytes, but for the checkpoint, whose tensors are compared on their own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checkpoint.pt")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def table(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_a_run_leaves_a_complete_folder(whole):
+    pictures = [f"step_{step:06}.png" for step in (0, 2, 4, 6, 8, 10)]
+    assert sorted(os.listdir(whole / "samples")) == pictures
+    assert sorted(os.listdir(whole)) == [
+        "checkpoint.pt",
+        "config.json",
+        "generator.safetensors",
+        "history.csv",
+        "samples",
+        "samples.gif",
+    ]
+
+
+def test_the_history_has_every_step_once(whole):
+    rows = table(whole)
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    assert [row["epoch"] for row in rows] == [1] * 5 + [2] * 5
+    assert list(rows[0]) == ["step", "epoch", "d_loss", "g_loss", "d_real", "d_fake"]
+    kept = checkpoint.load(whole / "checkpoint.pt")[1]
+    for row, exact in zip(rows, kept, strict=True):
+        assert row == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
+    content = json.loads((whole / "config.json").read_text())
+    assert content == {
+        "version": dcganlib.__version__,
+        "data": str(image_folder),
+        "architecture": "dcgan",
+        "steps": 10,
+        **TINY,
+        "train": asdict(CONFIG),
+    }
+    assert runs.read_config(whole).train == CONFIG
+
+
+def test_a_run_is_the_loop_of_the_library(whole, image_folder):
+    """The same run by hand: the seed's own sources for weights, order and fixed latents."""
+    images = data.load(image_folder, image_size=16, channels=1).images
+    pair = models.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
+    state = start(*pair, CONFIG)
+    loader = data.make_loader(images, 4, rng=runs._rng(3, 1))
+    records = [record.as_dict() for record in train(state, loader, 10)]
+    kept, history = checkpoint.load(whole / "checkpoint.pt")
+    assert history == records
+    assert all(map(torch.equal, kept.generator.state_dict().values(), state.generator.state_dict().values()))
+    fixed_z = sample_z(64, 100, rng=runs._rng(3, 2))
+    with Image.open(whole / "samples" / "step_000010.png") as picture:
+        expected = plot.grid_image(models.generate(state.generator, fixed_z))
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+
+
+def test_the_sources_of_a_seed_differ_from_each_other_and_from_those_of_other_seeds():
+    drawn = {
+        torch.rand(1, generator=runs._rng(seed, purpose)).item() for seed in range(20) for purpose in range(3)
+    }
+    assert len(drawn) == 60
+    assert torch.equal(runs._rng(7, 1).get_state(), runs._rng(7, 1).get_state())
+    runs._rng(2**62 - 1, 2)
+
+
+def test_the_weights_of_the_file_are_those_of_the_checkpoint(whole):
+    state, _ = checkpoint.load(whole / "checkpoint.pt")
+    tensors = load_file(whole / "generator.safetensors")
+    assert all(torch.equal(tensors[name], value) for name, value in state.generator.state_dict().items())
+    assert checkpoint.load_generator(whole / "generator.safetensors")[1] == {"step": 10}
+
+
+def test_the_film_has_a_frame_for_each_grid(whole):
+    with Image.open(whole / "samples.gif") as film:
+        # PIL joins frames that are the same to the last pixel.
+        assert 2 <= film.n_frames <= 6
+        assert film.size == (8 * 18 - 2, 8 * 18 - 2)
+
+
+def test_the_grids_change_as_g_learns(whole):
+    first, last = (np.asarray(Image.open(whole / "samples" / f"step_{step:06}.png")) for step in (0, 10))
+    assert first.shape == last.shape == (142, 142)
+    assert (first != last).mean() > 0.1
+
+
+@pytest.mark.parametrize("stop", [4, 7])
+def test_a_resumed_run_equals_one_that_never_stopped(train_discs, whole, stop):
+    folder = train_discs(steps=stop, sample_every=1)
+    for picture in (folder / "samples").iterdir():  # so that the folder has the grids of every second step
+        if int(picture.stem[5:]) % 2:
+            picture.unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sample_every": 2}))
+    assert runs.resume(folder, steps=10, device="cpu") == folder
+    assert contents(folder) == contents(whole)
+
+
+def test_a_run_that_broke_off_between_two_checkpoints_ends_as_if_it_had_not(train_discs, whole, monkeypatch):
+    class PowerCutError(Exception):
+        pass
+
+    def broken(*args):
+        for record in train(*args):
+            if record.step == 7:
+                raise PowerCutError
+            yield record
+
+    folders = []
+    remember = runs._write_config
+    monkeypatch.setattr(runs, "train", broken)
+    monkeypatch.setattr(
+        runs, "_write_config", lambda out, settings: (folders.append(out), remember(out, settings))
+    )
+    with pytest.raises(PowerCutError):
+        train_discs(steps=10)
+    (folder,) = folders
+    assert len(table(folder)) == 4  # the last checkpoint
+    monkeypatch.undo()
+    runs.resume(folder, device="cpu")
+    assert contents(folder) == contents(whole)
+
+
+def test_a_finished_run_is_left_as_it_is_by_resume(train_discs):
+    folder = train_discs(steps=3)
+    before = contents(folder)
+    runs.resume(folder, device="cpu")
+    assert contents(folder) == before
+
+
+def test_resume_refuses_to_go_back(whole):
+    before = contents(whole)
+    with pytest.raises(ValueError, match="at step 10 already, steps 9 lie behind"):
+        runs.resume(whole, steps=9)
+    assert contents(whole) == before
+
+
+def test_resume_says_what_is_missing(tmp_path, whole):
+    with pytest.raises(FileNotFoundError, match="there is no run"):
+        runs.resume(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"is no run: it has no config\.json"):
+        runs.resume(tmp_path)
+    (tmp_path / "config.json").write_bytes((whole / "config.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
+        runs.resume(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        runs.resume(tmp_path)
+
+
+@pytest.mark.xfail(reason="a config with a key too few ends in a KeyError", raises=KeyError)
+def test_a_config_that_lacks_a_setting_is_called_damaged(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": "mnist"}')
+    with pytest.raises(ValueError, match=r"config\.json"):
+        runs.resume(tmp_path)
+
+
+@pytest.mark.xfail(reason="the data folder is kept as it was typed", raises=ValueError)
+def test_a_run_on_a_relative_folder_can_be_resumed_from_elsewhere(
+    train_discs, image_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(image_folder.parent)
+    out = tmp_path / "run"
+    runs.run(image_folder.name, out, steps=1, device="cpu", config=CONFIG, **TINY)
+    monkeypatch.chdir(tmp_path)
+    runs.resume(out, steps=2, device="cpu")
+
+
+def test_epochs_are_counted_in_whole_batches(train_discs):
+    folder = train_discs(epochs=1, sample_every=None)
+    assert len(table(folder)) == 5
+    assert runs.read_config(folder).sample_every == 1
+
+
+def test_without_a_length_a_run_has_25_epochs(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_advance", lambda *args: None)
+    runs.run(str(image_folder), tmp_path / "run", config=CONFIG, **(TINY | {"sample_every": None}))
+    settings = runs.read_config(tmp_path / "run")
+    assert settings.steps == 125
+    assert settings.sample_every == 2
+
+
+def test_small_grey_images_get_the_network_for_them_and_a_folder_named_after_both(
+    mnist_mini_of_twenty, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    out = runs.run("mnist-mini", steps=1, base_channels=4, device="cpu", config=CONFIG)
+    assert str(out) == "runs/mnist-mini-dcgan-28"
+    assert runs.read_config(out).architecture == "dcgan-28"
+    assert runs.read_config(out).base_channels == 4
+    with pytest.raises(ValueError, match="runs/mnist-mini-dcgan-28 is there already"):
+        runs.run("mnist-mini", steps=1, base_channels=4, device="cpu", config=CONFIG)
+
+
+@pytest.fixture
+def mnist_mini_of_twenty(tiny_images, monkeypatch):
+    """Stand-in for the bundled digits, which take a while to read."""
+    images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
+    found = data.ImageSet(images, None, "mnist-mini", "discs", "none")
+    monkeypatch.setattr(data, "_mnist_mini", lambda: found)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 3, "epochs": 1}, "steps or epochs, not both"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be at least 1, got -1"),
+        ({"steps": 1, "checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+        ({"steps": 1, "sample_every": 0}, "sample_every must be at least 1, got 0"),
+        ({"steps": 1, "architecture": "biggan"}, "'biggan'"),
+        ({"steps": 1, "architecture": "dcgan-64"}, "dcgan-64 draws .* 64"),
+        ({"steps": 1, "image_size": 8}, "got 8"),
+        ({"steps": 1, "config": TrainConfig(batch_size=21)}, "21 is more than the 20 images"),
+        ({"steps": 1, "device": "tpu"}, "'tpu'"),
+    ],
+)
+def test_a_bad_request_is_refused_before_anything_is_written(image_folder, tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        runs.run(str(image_folder), tmp_path / "run", **(TINY | {"config": CONFIG} | options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("used", ["folder", "file"])
+def test_a_used_place_is_refused_and_left_alone(image_folder, tmp_path, used):
+    out = tmp_path / "run"
+    if used == "folder":
+        out.mkdir()
+        (out / "thesis.txt").write_text("mine")
+    else:
+        out.write_text("mine")
+    with pytest.raises(ValueError, match="run is there already.*dcganlib resume"):
+        runs.run(str(image_folder), out, steps=1, config=CONFIG, **TINY)
+    assert (out / "thesis.txt" if used == "folder" else out).read_text() == "mine"
+
+
+def test_an_empty_folder_may_be_used(train_discs, image_folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    runs.run(str(image_folder), tmp_path / "run", steps=1, device="cpu", config=CONFIG, **TINY)
+    assert len(table(tmp_path / "run")) == 1
+
+
+# Drawing from a run
+
+
+def test_a_sample_is_what_the_generator_draws_from_the_seed(whole):
+    picture = runs.sample(whole, 3, seed=5, columns=2)
+    generator, _ = checkpoint.load_generator(whole / "generator.safetensors")
+    z = sample_z(3, 100, rng=torch.Generator().manual_seed(5))
+    expected = plot.grid_image(models.generate(generator, z), columns=2)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+    assert not np.array_equal(np.asarray(runs.sample(whole, 3, seed=6, columns=2)), np.asarray(expected))
+
+
+def test_a_sample_uses_the_prior_that_the_run_was_trained_with(train_discs, image_folder, tmp_path):
+    config = TrainConfig(batch_size=4, prior="uniform")
+    runs.run(str(image_folder), tmp_path / "run", steps=1, device="cpu", config=config, **TINY)
+    generator, _ = checkpoint.load_generator(tmp_path / "run" / "generator.safetensors")
+    z = sample_z(64, 100, prior="uniform", rng=torch.Generator().manual_seed(0))
+    expected = plot.grid_image(models.generate(generator, z))
+    np.testing.assert_array_equal(np.asarray(runs.sample(tmp_path / "run")), np.asarray(expected))
+    fixed_z = sample_z(64, 100, prior="uniform", rng=runs._rng(0, 2))
+    with Image.open(tmp_path / "run" / "samples" / "step_000001.png") as picture:
+        expected = plot.grid_image(models.generate(generator, fixed_z))
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+
+
+def test_a_run_is_read_back(whole):
+    found = runs.read(str(whole))
+    assert found.folder == whole
+    assert found.history == table(whole)
+    assert found.config["steps"] == 10
+    assert not found.generator.training
+    assert found.film == whole / "samples.gif"
+
+
+def test_a_webp_film_goes_before_a_gif(train_discs):
+    folder = train_discs(steps=1)
+    (folder / "samples.webp").write_bytes(b"film")
+    assert runs.read(folder).film == folder / "samples.webp"
+
+
+def test_what_is_no_run_is_refused_by_name(tmp_path, train_discs):
+    with pytest.raises(FileNotFoundError, match="there is no run nowhere; the stored ones are "):
+        runs.read("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"generator\.safetensors"):
+        runs.read(tmp_path)
+    folder = train_discs(steps=1)
+    (folder / "history.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no history\.csv"):
+        runs.read(folder)
+
+
+def test_the_stored_runs_can_be_read_by_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # no folder of that name here
+    for name in runs.stored():
+        found = runs.read(name)
+        steps = [row["step"] for row in found.history]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == found.config["steps"]
+        assert found.film.is_file()
+        picture = np.asarray(runs.sample(name, 16))
+        assert picture.std() > 40  # drawings, not the even grey of an untrained network
+
+
+@pytest.mark.xfail(reason="six digits are too few for the step from 1,000,000 on")
+def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):
+    state = start(*tiny_pair(), CONFIG)
+    row = {"step": 1_234_567, "epoch": 2, "d_loss": 0.5, "g_loss": 0.5, "d_real": 0.5, "d_fake": 0.5}
+    runs._save(tmp_path, state, [row])
+    assert table(tmp_path)[0]["step"] == 1_234_567

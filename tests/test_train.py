@@ -1,0 +1,535 @@
+"""The training loop, against a loop written by hand, closed forms and its own promises."""
+
+import warnings
+from dataclasses import FrozenInstanceError
+from functools import partial
+from itertools import islice
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from dcganlib import train as training
+from dcganlib.data import make_loader
+from dcganlib.latent import sample_z
+from dcganlib.losses import discriminator_loss, minimax_generator_loss
+from dcganlib.train import (
+    StepRecord,
+    TrainConfig,
+    discriminator_step,
+    generator_step,
+    pick_device,
+    start,
+    train,
+)
+
+
+@pytest.fixture
+def begin(tiny_pair, tiny_images, rng):
+    """Make a state and its loader of 5 batches an epoch: ``begin(seed=1)``."""
+
+    def make(*, name="dcgan", pair_seed=0, **options):
+        config = TrainConfig(**{"batch_size": 4, **options})
+        images = tiny_images if name == "dcgan" else torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
+        loader = make_loader(images, config.batch_size, rng=rng(config.seed + 7))
+        return start(*tiny_pair(name, seed=pair_seed), config), loader
+
+    return make
+
+
+def weights(*networks):
+    """A copy of all parameters and running statistics."""
+    return [tensor.clone() for network in networks for tensor in network.state_dict().values()]
+
+
+def parameters(network):
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def same(first, second):
+    return len(first) == len(second) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def rows(records):
+    return [record.as_dict() for record in records]
+
+
+# Settings
+
+
+def test_the_defaults_are_the_papers():
+    config = TrainConfig()
+    assert (config.batch_size, config.g_lr, config.d_lr) == (128, 0.0002, 0.0002)
+    assert (config.beta1, config.beta2) == (0.5, 0.999)
+    assert (config.prior, config.seed, config.precision) == ("normal", 0, "float32")
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1
+
+
+def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
+    state = start(*tiny_pair(), TrainConfig(g_lr=0.1, d_lr=0.3, beta1=0.25, beta2=0.75))
+    for optimizer, network, lr in (
+        (state.g_optimizer, state.generator, 0.1),
+        (state.d_optimizer, state.discriminator, 0.3),
+    ):
+        assert type(optimizer) is torch.optim.Adam
+        (group,) = optimizer.param_groups
+        assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (lr, (0.25, 0.75), 0)
+        assert [id(p) for p in group["params"]] == [id(p) for p in network.parameters()]
+    assert state.step == 0
+    assert start(*tiny_pair()).config == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("g_lr", 0.0),
+        ("d_lr", -1e-4),
+        ("g_lr", float("inf")),
+        ("d_lr", float("nan")),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("prior", "gauss"),
+        ("precision", "float16"),
+        ("seed", -1),
+        ("seed", 2**62),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name) as caught:
+        TrainConfig(**{name: value})
+    assert str(value) in str(caught.value)
+
+
+def test_networks_that_do_not_fit_are_refused(tiny_pair):
+    with pytest.raises(ValueError, match=r"\(1, 16\).*\(1, 32\)"):
+        start(tiny_pair()[0], tiny_pair(image_size=32)[1])
+    with pytest.raises(ValueError, match=r"\(3, 16\).*\(1, 16\)"):
+        start(tiny_pair(channels=3)[0], tiny_pair()[1])
+    with pytest.raises(ValueError, match="generator is on cpu, the discriminator on meta"):
+        start(tiny_pair()[0], tiny_pair()[1].to("meta"))
+
+
+# One step of each player
+
+
+@pytest.fixture
+def stage(begin):
+    """A state with real and generated images, the latter with their graph."""
+    state, loader = begin()
+    real = next(loader.epoch(0))
+    fake = state.generator(sample_z(4, 8, rng=state.rng))
+    return state, real, fake
+
+
+def test_discriminator_step_moves_d_alone_and_gives_g_no_gradient(stage):
+    state, real, fake = stage
+    generator, discriminator = parameters(state.generator), parameters(state.discriminator)
+    value, real_logits, fake_logits = discriminator_step(state.discriminator, state.d_optimizer, real, fake)
+    assert all(parameter.grad is None for parameter in state.generator.parameters())
+    assert same(parameters(state.generator), generator)
+    assert not any(map(torch.equal, parameters(state.discriminator), discriminator))
+    assert not any(tensor.requires_grad for tensor in (value, real_logits, fake_logits))
+    assert real_logits.shape == fake_logits.shape == (4,)
+
+
+def test_generator_step_moves_g_alone_and_gives_d_no_gradient(stage):
+    state, _, fake = stage
+    generator, discriminator = parameters(state.generator), parameters(state.discriminator)
+    value = generator_step(state.discriminator, state.g_optimizer, fake)
+    assert all(parameter.grad is None for parameter in state.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
+    assert same(parameters(state.discriminator), discriminator)
+    assert not any(map(torch.equal, parameters(state.generator), generator))
+    assert not value.requires_grad
+
+
+def test_generator_step_leaves_old_gradients_of_d_alone(stage):
+    state, real, fake = stage
+    discriminator_step(state.discriminator, state.d_optimizer, real, fake)
+    before = [parameter.grad.clone() for parameter in state.discriminator.parameters()]
+    generator_step(state.discriminator, state.g_optimizer, fake)
+    assert same([parameter.grad for parameter in state.discriminator.parameters()], before)
+
+
+def test_d_is_free_again_after_an_error_and_what_was_frozen_stays_frozen(stage):
+    state, _, fake = stage
+    first, *rest = state.discriminator.parameters()
+    first.requires_grad_(False)
+
+    def broken(logits):
+        raise RuntimeError("broken loss")
+
+    with pytest.raises(RuntimeError, match="broken loss"):
+        generator_step(state.discriminator, state.g_optimizer, fake, loss=broken)
+    assert not first.requires_grad
+    assert all(parameter.requires_grad for parameter in rest)
+
+
+def test_gradients_of_earlier_steps_do_not_add_up(stage):
+    state, real, fake = stage
+    for parameter in state.discriminator.parameters():
+        parameter.grad = torch.full_like(parameter, 1e6)
+    discriminator_step(state.discriminator, state.d_optimizer, real, fake)
+    assert all(parameter.grad.abs().max() < 100 for parameter in state.discriminator.parameters())
+    for parameter in state.generator.parameters():
+        parameter.grad = torch.full_like(parameter, 1e6)
+    generator_step(state.discriminator, state.g_optimizer, fake)
+    assert all(parameter.grad.abs().max() < 100 for parameter in state.generator.parameters())
+
+
+def test_the_first_step_of_adam_moves_each_weight_by_the_learning_rate(stage):
+    state, real, fake = stage
+    before = parameters(state.discriminator)
+    discriminator_step(state.discriminator, state.d_optimizer, real, fake)
+    for old, new in zip(before, state.discriminator.parameters(), strict=True):
+        clear = new.grad.abs() > 1e-4  # 10,000 times Adam's epsilon
+        torch.testing.assert_close((new - old)[clear], -2e-4 * new.grad.sign()[clear], rtol=1e-2, atol=1e-7)
+        assert clear.any()
+
+
+def test_real_and_fake_pass_d_in_batches_of_their_own(stage):
+    """Batch norm must see one kind of image at a time."""
+    state, real, fake = stage
+    seen = []
+    state.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    discriminator_step(state.discriminator, state.d_optimizer, real, fake)
+    assert [tuple(batch.shape) for batch in seen] == [(4, 1, 16, 16)] * 2
+    assert torch.equal(seen[0], real)
+    assert torch.equal(seen[1], fake)
+
+
+def test_d_learns_to_tell_bright_from_dark(tiny_pair):
+    _, discriminator = tiny_pair("dcgan-28")
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
+    real, fake = torch.full((8, 1, 28, 28), 0.8), torch.full((8, 1, 28, 28), -0.8)
+    source = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        noise = [0.1 * torch.randn(real.shape, generator=source) for _ in range(2)]
+        value, real_logits, fake_logits = discriminator_step(
+            discriminator, optimizer, real + noise[0], fake + noise[1]
+        )
+    assert 0 <= value < 0.2
+    assert real_logits.min() > 0 > fake_logits.max()
+
+
+def test_g_learns_to_please_a_fixed_d(tiny_pair, rng):
+    generator, _ = tiny_pair()
+    judge = nn.Sequential(nn.Flatten(), nn.Linear(256, 1), nn.Flatten(0))
+    judge[1].weight.data.fill_(1 / 256)  # bright is real
+    optimizer = torch.optim.Adam(generator.parameters(), lr=5e-3)
+    means = []
+    for _ in range(30):
+        fake = generator(sample_z(8, 8, rng=rng(1)))
+        generator_step(judge, optimizer, fake)
+        means.append(fake.mean().item())
+    assert abs(means[0]) < 0.05
+    assert means[-1] > 0.5
+
+
+# The loop
+
+
+def by_hand(state, batches, *, uniform=False, total=False):
+    """The loop once more, in plain autograd and with both losses as cross-entropy: rows of records."""
+    generator, discriminator = state.generator, state.discriminator
+    g_adam = torch.optim.Adam(generator.parameters(), 0.0002, (0.5, 0.999))
+    d_adam = torch.optim.Adam(discriminator.parameters(), 0.0002, (0.5, 0.999))
+    source = torch.Generator().manual_seed(state.config.seed)
+    found = []
+    for real in batches:
+        shape = (len(real), generator.latent_dim)
+        z = torch.rand(shape, generator=source) * 2 - 1 if uniform else torch.randn(shape, generator=source)
+        torch.manual_seed(torch.randint(2**62, (1,), generator=source).item())  # for dropout
+        fake = generator(z)
+        on_real, on_fake = discriminator(real), discriminator(fake.detach())
+        d_loss = bce(on_real, torch.ones_like(on_real)) + bce(on_fake, torch.zeros_like(on_fake))
+        d_loss = d_loss if total else d_loss / 2
+        d_adam.zero_grad()
+        d_loss.backward()
+        d_adam.step()
+        again = discriminator(fake)
+        g_loss = bce(again, torch.ones_like(again))
+        g_adam.zero_grad()
+        g_loss.backward()
+        g_adam.step()
+        found.append(torch.stack([d_loss, g_loss, on_real.sigmoid().mean(), on_fake.sigmoid().mean()]))
+    return torch.stack(found).detach()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sum_losses"),
+    [
+        ("dcgan", {}, False),
+        ("dcgan", {"prior": "uniform", "seed": 5}, False),
+        ("dcgan", {}, True),
+        ("flux-mnist", {}, True),  # has dropout
+    ],
+)
+def test_training_equals_the_loop_written_by_hand(begin, name, options, sum_losses):
+    (ours, loader), (other, _) = begin(name=name, **options), begin(name=name, **options)
+    loss = {"d_loss": partial(discriminator_loss, reduction="sum")} if sum_losses else {}
+    records = list(train(ours, loader, 4, **loss))
+    with torch.random.fork_rng():
+        expected = by_hand(other, islice(loader.epoch(0), 4), uniform="prior" in options, total=sum_losses)
+    actual = torch.tensor([[r.d_loss, r.g_loss, r.d_real, r.d_fake] for r in records])
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    for network, reference in ((ours.generator, other.generator), (ours.discriminator, other.discriminator)):
+        for new, old in zip(weights(network), weights(reference), strict=True):
+            # Four steps of Adam move a weight by up to 8e-4.
+            torch.testing.assert_close(new, old, rtol=1e-4, atol=2e-5)
+
+
+def test_the_loss_of_g_is_the_one_that_was_given(begin):
+    (state, loader), (other, _) = begin(), begin()
+    (usual,) = train(state, loader, 1)
+    (minimax,) = train(other, loader, 1, g_loss=minimax_generator_loss)
+    # Up to G's update both runs are the same, so the two values speak of the same logits near 0.
+    assert minimax.d_loss == usual.d_loss
+    assert usual.g_loss == pytest.approx(0.693, abs=0.1)
+    assert minimax.g_loss == pytest.approx(-0.693, abs=0.1)
+    assert not same(parameters(state.generator), parameters(other.generator))
+
+
+def test_a_record_tells_what_the_logits_were(begin):
+    state, loader = begin()
+    seen = []
+
+    def watch(real_logits, fake_logits):
+        seen.append((real_logits.detach(), fake_logits.detach()))
+        return discriminator_loss(real_logits, fake_logits)
+
+    (record,) = train(state, loader, 1, d_loss=watch)
+    real_logits, fake_logits = seen[0]
+    assert record.d_real == pytest.approx((1 / (1 + torch.exp(-real_logits))).mean().item(), rel=1e-6)
+    assert record.d_fake == pytest.approx((1 / (1 + torch.exp(-fake_logits))).mean().item(), rel=1e-6)
+    assert record.d_real != record.d_fake
+
+
+@pytest.mark.parametrize("name", ["dcgan", "flux-mnist"])
+def test_same_seed_same_records_bit_for_bit(begin, name):
+    runs = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)  # must not matter
+        state, loader = begin(name=name, seed=3)
+        runs.append((rows(train(state, loader, 7)), weights(state.generator, state.discriminator)))
+    assert runs[0][0] == runs[1][0]
+    assert same(runs[0][1], runs[1][1])
+
+
+def test_another_seed_gives_another_run(begin):
+    (state, loader), (other, _) = begin(seed=3), begin(seed=4)
+    assert rows(train(state, loader, 2)) != rows(train(other, loader, 2))
+
+
+def test_the_global_source_of_randomness_is_left_alone(begin):
+    state, loader = begin(name="flux-mnist")
+    before = torch.get_rng_state()
+    list(train(state, loader, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_differs_from_step_to_step(begin):
+    state, _ = begin(name="flux-mnist")
+    masks = []
+    dropout = next(module for module in state.discriminator.modules() if isinstance(module, nn.Dropout))
+    dropout.register_forward_hook(lambda module, inputs, output: masks.append(output == 0))
+    real = torch.zeros(4, 1, 28, 28) + 0.5
+    training.train_step(state, real)
+    training.train_step(state, real)
+    assert len(masks) == 6
+    assert not any(torch.equal(masks[0], mask) for mask in masks[1:])
+
+
+def test_training_can_be_cut_off_and_picked_up_in_the_middle_of_an_epoch(begin):
+    (whole, loader), (parts, _) = begin(), begin()
+    expected = rows(train(whole, loader, 12))
+    found = []
+    for stop in (3, 5, 5, 8, 12):
+        found += rows(train(parts, loader, stop))
+        assert parts.step == stop
+    assert found == expected
+    assert same(weights(whole.generator, whole.discriminator), weights(parts.generator, parts.discriminator))
+
+
+def test_a_loop_that_is_left_early_has_done_the_steps_it_yielded(begin):
+    state, loader = begin()
+    assert [record.step for record in islice(train(state, loader), 2)] == [1, 2]
+    assert state.step == 2
+    assert [record.step for record in islice(train(state, loader), 2)] == [3, 4]
+
+
+def test_steps_and_epochs_are_counted_from_one_over_the_end_of_the_epoch(begin):
+    state, loader = begin()
+    records = list(train(state, loader, 11))
+    assert [record.step for record in records] == list(range(1, 12))
+    assert [record.epoch for record in records] == [1] * 5 + [2] * 5 + [3]
+    assert list(train(state, loader, 11)) == []
+    assert list(train(state, loader, 4)) == []
+
+
+def test_each_epoch_trains_on_its_own_shuffle(begin):
+    state, loader = begin()
+    seen = []
+    state.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    list(train(state, loader, 10))
+    reals = seen[::3]  # real, fake, fake again
+    expected = [*loader.epoch(0), *loader.epoch(1)]
+    assert same(reals, expected)
+    assert not same(reals[:5], reals[5:])
+
+
+def test_z_is_as_long_as_the_batch_even_where_the_last_one_is_short(begin, tiny_images, rng):
+    state, _ = begin()
+    sizes = []
+    state.generator.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    list(train(state, make_loader(tiny_images, 8, rng=rng(), drop_last=False), 3))
+    assert sizes == [8, 8, 4]
+
+
+def test_fakes_are_made_once_a_step_in_training_mode(begin):
+    state, loader = begin()
+    state.generator.eval()
+    state.discriminator.eval()
+    modes = []
+    state.generator.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    list(train(state, loader, 3))
+    assert modes == [True] * 3
+    assert state.discriminator.training
+
+
+def test_images_of_the_wrong_shape_are_refused(begin):
+    state, _ = begin()
+    loader = make_loader(torch.zeros(8, 1, 32, 32, dtype=torch.uint8), 4)
+    with pytest.raises(ValueError, match=r"\(N, 1, 16, 16\), got \(4, 1, 32, 32\)"):
+        next(train(state, loader))
+
+
+def test_images_on_another_device_are_refused(begin, tiny_images, rng):
+    state, _ = begin()
+    with pytest.raises(ValueError, match="images are on meta, the networks on cpu"):
+        next(train(state, make_loader(tiny_images, 4, rng=rng(), device="meta")))
+
+
+def test_training_prints_nothing(begin, capfd):
+    state, loader = begin()
+    list(train(state, loader, 2))
+    assert capfd.readouterr() == ("", "")
+
+
+# Precision and device
+
+
+def test_bfloat16_is_close_to_float32_and_not_the_same(begin):
+    (exact, loader), (half, _) = begin(), begin(precision="bfloat16")
+    expected, actual = rows(train(exact, loader, 1))[0], rows(train(half, loader, 1))[0]
+    assert actual == pytest.approx(expected, abs=0.01)
+    assert actual != expected
+    for new, old in zip(parameters(half.generator), parameters(exact.generator), strict=True):
+        assert new.dtype == torch.float32
+        assert (new - old).abs().max() <= 4.1e-4  # one step of Adam each, in opposite directions at worst
+
+
+def test_bfloat16_losses_are_computed_in_float32(begin):
+    state, loader = begin(precision="bfloat16")
+    kinds = []
+
+    def d_loss(real_logits, fake_logits):
+        kinds.append((real_logits.dtype, fake_logits.dtype))
+        return discriminator_loss(real_logits, fake_logits)
+
+    list(train(state, loader, 1, d_loss=d_loss))
+    assert kinds == [(torch.float32, torch.float32)]
+
+
+def test_autocast_is_on_for_bfloat16_alone():
+    weight = torch.ones(2, 2)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with training.autocast(precision, torch.device("cpu")):
+            assert (weight @ weight).dtype == dtype
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to be a machine with some GPUs: ``machine(cuda=2, mps=False)``."""
+
+    def pretend(*, cuda=0, mps=False):
+        training._warn_no_gpu.cache_clear()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    yield pretend
+    training._warn_no_gpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "device"),
+    [
+        ({}, "auto", "cpu"),
+        ({}, "cpu", "cpu"),
+        ({"cuda": 1}, "auto", "cuda"),
+        ({"cuda": 1}, "gpu", "cuda"),
+        ({"cuda": 1}, "cpu", "cpu"),
+        ({"cuda": 2}, "cuda:1", "cuda:1"),
+        ({"mps": True}, "auto", "mps"),
+        ({"mps": True}, "gpu", "mps"),
+        ({"mps": True}, "mps", "mps"),
+    ],
+)
+def test_the_device_is_what_was_asked_for_where_it_is_there(machine, there, asked, device):
+    machine(**there)
+    assert pick_device(asked) == torch.device(device)
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda", "cuda:3", "mps"])
+def test_a_missing_gpu_is_warned_of_once_and_the_cpu_used(machine, asked):
+    machine()
+    with pytest.warns(UserWarning, match=f"'{asked}' was asked for.*CPU") as caught:
+        assert pick_device(asked) == torch.device("cpu")
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pick_device(asked) == torch.device("cpu")
+        assert pick_device("auto") == torch.device("cpu")
+
+
+def test_a_device_that_cannot_be_is_refused_by_name(machine):
+    machine(cuda=2)
+    for name in ("tpu", "", "xpu", "cuda:two"):
+        with pytest.raises(ValueError, match=f"got '{name}'"):
+            pick_device(name)
+    with pytest.raises(ValueError, match="no cuda:2: this machine has 2"):
+        pick_device("cuda:2")
+
+
+# Records
+
+
+def test_a_record_reads_the_device_once_and_only_when_asked():
+    class Spy:
+        reads = 0
+
+        def tolist(self):
+            self.reads += 1
+            return [0.1, 0.2, 0.3, 0.4]
+
+    spy = Spy()
+    record = StepRecord(7, 2, spy)
+    assert spy.reads == 0
+    assert (record.d_loss, record.g_loss, record.d_real, record.d_fake) == (0.1, 0.2, 0.3, 0.4)
+    expected = {"step": 7, "epoch": 2, "d_loss": 0.1, "g_loss": 0.2, "d_real": 0.3, "d_fake": 0.4}
+    assert record.as_dict() == expected
+    assert spy.reads == 1
+
+
+def test_a_record_keeps_no_graph_alive(begin):
+    state, loader = begin()
+    (record,) = train(state, loader, 1)
+    assert record.values.shape == (4,)
+    assert record.values.grad_fn is None
+    assert not record.values.requires_grad
+    with pytest.raises(FrozenInstanceError):
+        record.step = 2

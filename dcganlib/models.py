@@ -164,7 +164,7 @@ def generator_layers(image_size: int, channels: int, base_channels: int) -> list
 
     Source:
         Radford et al. 2016, section 3; kernel 4 as in the authors' later code, so that kernel and stride
-        leave no checkerboard (Odena et al. 2016).
+        build no checkerboard in (Odena et al. 2016).
     """
     sizes = _halvings(image_size)[::-1]  # such as [4, 8, 16, 32, 64]
     widths = [base_channels * 2**i for i in reversed(range(len(sizes) - 1))]

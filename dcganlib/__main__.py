@@ -65,7 +65,8 @@ def _sample(options: argparse.Namespace) -> int:
     from dcganlib import runs
 
     out = Path(options.out)
-    if out.suffix.lower() not in Image.registered_extensions():
+    kind = Image.registered_extensions().get(out.suffix.lower())
+    if kind not in Image.SAVE:
         raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
     runs.sample(options.run, options.n, seed=options.seed).save(out)
     print(f"wrote {out}")

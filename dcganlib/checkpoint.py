@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,18 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         ValueError: The file is no checkpoint of this library, or is damaged.
     """
     content = _read(Path(path))
-    generator = _generator(content["generator"]).to(device)
-    discriminator = Discriminator(**_arguments(content["discriminator"])).to(device)
-    for network, weights in zip((generator, discriminator), content["weights"], strict=True):
-        network.load_state_dict(weights)
-    state = start(generator, discriminator, TrainConfig(**content["config"]))
-    for optimizer, saved in zip((state.g_optimizer, state.d_optimizer), content["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    state.rng.set_state(content["rng"])
-    state.step = content["step"]
-    return state, content["history"]
+    with _naming(path):
+        generator = _generator(content["generator"]).to(device)
+        discriminator = Discriminator(**_arguments(content["discriminator"])).to(device)
+        for network, weights in zip((generator, discriminator), content["weights"], strict=True):
+            network.load_state_dict(weights)
+        state = start(generator, discriminator, TrainConfig(**content["config"]))
+        optimizers = state.g_optimizer, state.d_optimizer
+        for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        state.rng.set_state(content["rng"])
+        state.step = content["step"]
+        return state, content["history"]
 
 
 def save_generator(path: str | Path, generator: Generator, *, half: bool = False, **about: Any) -> None:
@@ -121,11 +124,11 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     if header is None:
         raise ValueError(f"{path} was not written by dcganlib: its header has no description of a generator")
     _check_format(path, header)
-    generator = _generator(header["generator"])
-    generator.load_state_dict(
-        {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    )
-    return generator.to(device).eval(), header["about"]
+    with _naming(path):
+        generator = _generator(header["generator"])
+        weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+        generator.load_state_dict(weights)
+        return generator.to(device).eval(), header["about"]
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
@@ -173,15 +176,27 @@ def _existing(path: str | Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     path = _existing(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, from EOFError to UnpicklingError
-        raise ValueError(
-            f"{path} is no checkpoint, or is damaged ({type(error).__name__}: {error})"
-        ) from error
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # compares each part with its checksum, which torch does not
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds, from BadZipFile to UnpicklingError
+        raise ValueError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: {damaged} does not match its checksum")
     if not isinstance(content, dict) or "format" not in content:
         raise ValueError(f"{path} was not written by dcganlib: it has no format number")
     _check_format(path, content)
     return content
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Say which file it was when a part is missing or does not fit the others."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {reason})") from error
 
 
 def _check_format(path: Path, content: dict[str, Any]) -> None:

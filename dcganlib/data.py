@@ -200,7 +200,7 @@ def _torchvision_set(name: str, root: str | Path | None, split: str, download: b
     folder = data_root(root)
     try:
         found = kind(folder, train=split == "train", download=download)
-    except (OSError, RuntimeError) as error:  # not there; no network; no room; a broken file
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # not there, no network, damaged
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         failed = "downloaded" if download else "read"
         raise FileNotFoundError(
@@ -252,7 +252,10 @@ def _read_image(path: Path, image_size: int, channels: int) -> Tensor:
 
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow would cut at 255
+                picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+            picture = picture.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from error
     picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)

@@ -78,6 +78,7 @@ class Generator(nn.Module):
         _check_positive(channels=channels, base_channels=base_channels, latent_dim=latent_dim)
         if layers is None:
             layers = generator_layers(image_size, channels, base_channels)
+        _check_positive(layers=len(layers))
         self.layers, self.latent_dim, self.image_size, self.channels = (
             tuple(layers),
             latent_dim,
@@ -127,6 +128,7 @@ class Discriminator(nn.Module):
         _check_positive(channels=channels, base_channels=base_channels)
         if layers is None:
             layers = discriminator_layers(image_size, base_channels)
+        _check_positive(layers=len(layers))
         self.layers, self.image_size, self.channels = tuple(layers), image_size, channels
         self.sizes = feature_sizes(image_size, layers)
         if (layers[-1].channels, self.sizes[-1]) != (1, 1):
@@ -229,10 +231,10 @@ def build(
         raise ValueError(
             f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
         )
+    asked = (image_size, channels, base_channels)
+    own = (known.image_size, known.channels, known.base_channels)
     size, colours, width = (
-        image_size or known.image_size,
-        channels or known.channels,
-        base_channels or known.base_channels,
+        default if value is None else value for value, default in zip(asked, own, strict=True)
     )
     _check_positive(image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim)
     g_layers, d_layers = known.layers(size, colours, width)

@@ -135,8 +135,9 @@ def run(
     )
     loader = data.make_loader(images, config.batch_size, rng=_rng(config.seed, 1), device=place)
     steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
+    folder = Path(name_or_folder)
     settings = RunConfig(
-        str(name_or_folder),
+        str(name_or_folder) if str(name_or_folder) in data.NAMES else str(folder.resolve()),
         architecture,
         steps,
         size,
@@ -230,9 +231,13 @@ def read(folder: str | Path) -> Run:
 
 def read_config(folder: str | Path) -> RunConfig:
     """Read a run's ``config.json``."""
-    content = _read_json(_find(folder) / "config.json")
-    content.pop("version", None)
-    return RunConfig(**{**content, "train": TrainConfig(**content["train"])})
+    path = _find(folder) / "config.json"
+    content = _read_json(path)
+    try:
+        content.pop("version", None)
+        return RunConfig(**{**content, "train": TrainConfig(**content["train"])})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
 
 def stored() -> list[str]:
@@ -254,6 +259,7 @@ def _advance(
     rows: list[StepRecord | dict[str, float]] = list(history)
     if state.step == 0:
         _draw(out, state, fixed_z)
+        checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
     batch = state.config.batch_size
     with tqdm(total=settings.steps * batch, initial=state.step * batch, unit="img", unit_scale=True) as bar:
         for record in train(state, loader, settings.steps):
@@ -281,10 +287,15 @@ def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]
     rows[:] = [row.as_dict() if isinstance(row, StepRecord) else row for row in rows]
     checkpoint.save(out / "checkpoint.pt", state, rows)
     checkpoint.save_generator(out / "generator.safetensors", state.generator, step=state.step)
-    lines = [",".join(rows[0])] + [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    lines = [",".join(rows[0])] + [",".join(_digits(value) for value in row.values()) for row in rows]
     checkpoint.write_atomically(
         out / "history.csv", lambda temporary: temporary.write_text("\n".join(lines) + "\n")
     )
+
+
+def _digits(value: float) -> str:
+    """A whole number in full, any other with six digits."""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _write_config(out: Path, settings: RunConfig) -> None:

@@ -124,6 +124,11 @@ def feature_sizes(size: Size, layers: Iterable[Any], *, transposed: bool = False
     sizes = [size]
     for position, layer in enumerate(layers, start=1):
         options = layer if isinstance(layer, Mapping) else vars(layer)
+        unknown = set(options) - {*names, "output_padding"}
+        if unknown and isinstance(layer, Mapping):
+            raise ValueError(
+                f"layer {position} has an unknown option {sorted(unknown)[0]!r}; there are {names}"
+            )
         if "kernel" not in options:
             raise ValueError(f"layer {position} has no kernel: got {layer!r}")
         if not transposed and options.get("output_padding", 0) != 0:

@@ -168,48 +168,60 @@ from pathlib import Path
 import torch
 from dcganlib import checkpoint, models, train
 torch.set_num_threads(1)
-folder, kills = Path(sys.argv[1]), int(sys.argv[2])
-pair = models.build("dcgan", image_size=16, channels=1, base_channels=32)
-state = train.start(*pair)
+folder = Path(sys.argv[1])
+slow, run = folder / "slow.bin", folder / "run.pt"
+state = train.start(*models.build("dcgan", image_size=16, channels=1, base_channels=32))
+checkpoint.save(run, state)
 
-def slowly(temporary):  # as a slow disk would: 40 pieces of 5 ms
-    with open(temporary, "wb", buffering=0) as file:
-        for piece in range(40):
+def slowly(file_name):  # as a slow disk would: pieces of 1 kB, 1 ms apart
+    with open(file_name, "wb", buffering=0) as file:
+        while True:
             file.write(bytes(1000))
-            time.sleep(0.005)
+            time.sleep(0.001)
+
+def write_one_file():
+    checkpoint.write_atomically(slow, slowly)
 
 def save_again_and_again():
     while True:
         state.step += 1
-        checkpoint.save(folder / "run.pt", state)
+        checkpoint.save(run, state)
 
-checkpoint.save(folder / "run.pt", state)
-for kill in range(kills):
-    for work in (lambda: checkpoint.write_atomically(folder / "slow.bin", slowly), save_again_and_again):
+def half_written():
+    return any(path.stat().st_size > 1000 for path in folder.glob("*slow*"))
+
+def saved_once():
+    return run.stat().st_ino != inode
+
+for kill in range(5):
+    for work, begun in ((write_one_file, half_written), (save_again_and_again, saved_once)):
+        inode = run.stat().st_ino
         child = os.fork()
         if child == 0:
             try:
                 work()
             finally:
                 os._exit(1)
-        time.sleep(0.04 + 0.011 * kill)
+        while not begun():
+            time.sleep(0.0005)
+        time.sleep(0.007 * kill)  # each time at another point of the work
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        assert (folder / "slow.bin").read_bytes() == b"the old content"
-        found, _ = checkpoint.load(folder / "run.pt")
-        print(kill, found.step)
+        assert slow.read_bytes() == b"the old content"
+        assert checkpoint.load(run)[0].step >= (1 if work is save_again_and_again else 0)
+        for rest in folder.glob(".*"):
+            rest.unlink()
+print("survived")
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_in_the_middle_of_a_save_leaves_the_last_checkpoint_whole(tmp_path):
     (tmp_path / "slow.bin").write_bytes(OLD)
-    code = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path), "6"]
-    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    code = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path)]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    steps = [int(line.split()[1]) for line in done.stdout.splitlines()]
-    assert len(steps) == 12
-    assert max(steps) > 0  # some saves were finished before the kill
+    assert done.stdout == "survived\n"
 
 
 # Files that are no checkpoints
@@ -232,7 +244,6 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, wrap):
     assert not target.exists()
 
 
-@pytest.mark.xfail(reason="torch's advice to load it with weights_only=False is passed on, in six lines")
 def test_the_refusal_of_a_pickle_is_one_line_and_gives_no_dangerous_advice(tmp_path):
     torch.save(Hostile(str(tmp_path / "harm")), tmp_path / "a.pt")
     with pytest.raises(ValueError, match="no checkpoint") as caught:
@@ -263,7 +274,6 @@ def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
         load(tmp_path / "c.pt")
 
 
-@pytest.mark.xfail(reason="a part that is missing ends in a KeyError", raises=KeyError)
 def test_a_checkpoint_with_a_part_missing_is_refused_by_name(tmp_path):
     torch.save({"format": 1, "step": 3}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt"):
@@ -285,7 +295,6 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.xfail(reason="a flipped bit in the weights is loaded in silence")
 def test_a_flipped_bit_is_noticed(begin, tmp_path):
     save(tmp_path / "a.pt", begin()[0])
     flip_a_bit(tmp_path / "a.pt")
@@ -366,7 +375,6 @@ def test_other_safetensors_are_refused_by_name(tiny_pair, tmp_path):
         load_generator(path)
 
 
-@pytest.mark.xfail(reason="weights that do not fit the header end in a RuntimeError", raises=RuntimeError)
 def test_weights_that_do_not_fit_their_description_are_refused_by_name(tiny_pair, tmp_path):
     generator, _ = tiny_pair()
     description = {"image_size": 16, "channels": 1, "latent_dim": 8}

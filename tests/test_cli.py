@@ -296,7 +296,6 @@ def test_a_bad_request_says_why_in_one_line(call, trained, spoilt, tmp_path, mon
     assert sorted(os.listdir(tmp_path)) == before
 
 
-@pytest.mark.xfail(reason="endings that PIL can read but not write end in a KeyError", raises=KeyError)
 def test_an_ending_that_pil_cannot_write_is_refused(call, trained, tmp_path):
     code, _, complaint = call("sample", trained, "--out", tmp_path / "a.psd")
     assert code == 2

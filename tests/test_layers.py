@@ -93,7 +93,7 @@ def test_the_order_is_not_idle():
     assert "checkpoint" in imported(TREES["runs"])
 
 
-def test_importing_the_package_and_asking_for_help_imports_no_torch():
+def test_importing_the_package_and_asking_for_help_imports_no_torch(tmp_path):
     code = (
         "import sys, dcganlib\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'PIL'}\n"
@@ -104,7 +104,8 @@ def test_importing_the_package_and_asking_for_help_imports_no_torch():
         "    except SystemExit as stopped: assert stopped.code == 0\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "mnist-mini" in done.stdout
 

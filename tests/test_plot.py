@@ -75,7 +75,7 @@ def test_what_is_no_grid_is_refused_by_name(images, columns, words):
 
 
 def test_show_grid_draws_the_grid_into_the_axes_it_gets():
-    images = plain_images(0, 90, 255)
+    images = plain_images(20, 90, 100)
     _, ax = plt.subplots()
     assert show_grid(images, columns=2, ax=ax, title="three") is ax
     (shown,) = ax.images

@@ -230,7 +230,15 @@ def read(folder: str | Path) -> Run:
 
 
 def read_config(folder: str | Path) -> RunConfig:
-    """Read a run's ``config.json``."""
+    """Read a run's ``config.json``.
+
+    Args:
+        folder: As ``read`` takes it.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+        ValueError: The file is damaged, or a setting is missing or out of range.
+    """
     path = _find(folder) / "config.json"
     content = _read_json(path)
     try:

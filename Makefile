@@ -20,7 +20,7 @@ $(DONE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 ...")'
 	@echo "Installing the pinned set into .venv: several minutes and up to 6 GB, once."
 	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,faces,test]'
 	@touch $(DONE)
 
 book: $(DONE)    ## render the book to _build/html, warnings as errors

@@ -28,7 +28,7 @@ def _train(options: argparse.Namespace) -> int:
     from dcganlib import runs
     from dcganlib.train import TrainConfig
 
-    names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision")
+    names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     out = runs.run(
         options.data,
@@ -39,6 +39,8 @@ def _train(options: argparse.Namespace) -> int:
         image_size=options.image_size,
         channels=options.channels,
         base_channels=options.base_channels,
+        crop=options.crop,
+        count=options.count,
         checkpoint_every=options.checkpoint_every,
         sample_every=options.sample_every,
         root=options.root,
@@ -105,7 +107,8 @@ def _info_machine() -> int:
     print(f"stored   {', '.join(runs.stored()) or 'none'}")
     print(f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is")
     for name, known in models.ARCHITECTURES.items():
-        counts = [models.count_parameters(network) for network in models.build(name)]
+        with torch.device("meta"):  # shapes alone, no weights
+            counts = [models.count_parameters(network) for network in models.build(name)]
         print(f"{name:<13} {known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}  {known.summary}")
     return 0
 
@@ -118,9 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train on a set, into a new folder", description="Train on a set, into a new folder."
     )
     train.set_defaults(command=_train)
-    train.add_argument(
-        "data", help="mnist, fashion-mnist, mnist-mini (no network needed), or a folder of images"
-    )
+    _add_data(train)
     length = train.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="length in steps")
     length.add_argument("--epochs", type=int, help="length in passes over the set (25)")
@@ -129,15 +130,14 @@ def _parser() -> argparse.ArgumentParser:
         "--architecture", help="networks, as `dcganlib info` lists them (dcgan-28 or dcgan, by the images)"
     )
     train.add_argument("--base-channels", type=int, help="width of the networks (the architecture's own)")
-    train.add_argument(
-        "--image-size", type=int, help="resize to this many pixels (the set's own; 64 for a folder)"
-    )
-    train.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own; 3 for a folder)")
     train.add_argument("--g-lr", type=float, help="learning rate of the generator (0.0002)")
     train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
     train.add_argument("--beta1", type=float, help="decay of Adam's first moment (0.5)")
     train.add_argument("--prior", help="normal or uniform (normal)")
     train.add_argument("--precision", help="float32 or bfloat16 (float32)")
+    train.add_argument(
+        "--ema", type=float, help="decay of an average of the generator's weights, kept beside it (none)"
+    )
     train.add_argument("--seed", type=int, help="of everything random (0)")
     train.add_argument(
         "--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)"
@@ -169,6 +169,20 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(command=_info)
     info.add_argument("run", metavar="DIR", nargs="?", help="folder of a run, or the name of a stored one")
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        help="mnist, fashion-mnist, mnist-mini or faces (these two need no network), celeba, pokemon, "
+        "or a folder or zip of images",
+    )
+    parser.add_argument(
+        "--image-size", type=int, help="resize to this many pixels (28 for digits and clothes, else 64)"
+    )
+    parser.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own)")
+    parser.add_argument("--crop", type=int, help="side of the centre square that is kept (the largest)")
+    parser.add_argument("--count", type=int, help="the set's first so many images (all; faces: 20000)")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

@@ -1,22 +1,22 @@
 """Saving and loading: the whole state of a run, and a generator's weights alone.
 
-Every file is written beside its place, flushed to the disk and then moved into place in one step, so a
-crash leaves either the old file or the new one.
+Every file is written whole or not at all (see ``dcganlib.files``), so a crash leaves either the old file or
+the new one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dcganlib.files import write_atomically
 from dcganlib.models import Discriminator, Generator, Layer
 from dcganlib.train import StepRecord, TrainConfig, TrainState, start
 
@@ -43,6 +43,7 @@ def save(path: str | Path, state: TrainState, history: Sequence[StepRecord | dic
         "discriminator": _describe(state.discriminator),
         "weights": [state.generator.state_dict(), state.discriminator.state_dict()],
         "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
+        "averaged": None if state.averaged is None else state.averaged.state_dict(),
         "history": [
             record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history
         ],
@@ -74,6 +75,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if state.averaged is not None:
+            state.averaged.load_state_dict(content["averaged"])
         state.rng.set_state(content["rng"])
         state.step = content["step"]
         return state, content["history"]
@@ -129,26 +132,6 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
         weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         generator.load_state_dict(weights)
         return generator.to(device).eval(), header["about"]
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):  # gone already when all went well
-            temporary.unlink()
-    if os.name == "posix":  # make the move itself last through a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _describe(network: Generator | Discriminator) -> dict[str, Any]:

@@ -7,12 +7,16 @@ float32 in [-1, 1] on the training device. No image passes through Python at tra
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from dcganlib import celeba, faces, fetch, pictures
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -27,10 +31,25 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-NAMES = ("mnist", "fashion-mnist", "mnist-mini")
+NAMES = ("mnist", "fashion-mnist", "mnist-mini", "celeba", "faces", "pokemon")
 """The sets that ``load`` knows by name."""
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SPLITS = {
+    "mnist": ("train", "test"),
+    "fashion-mnist": ("train", "test"),
+    "celeba": ("train", "valid", "test", "all"),
+    "faces": ("train", "valid", "test", "all"),
+}
+"""The splits of each set that has any."""
+
+FACES = 20_000
+"""How many faces are drawn where no count is given."""
+
+POKEMON = (
+    "https://d2l-data.s3-accelerate.amazonaws.com/pokemon.zip",
+    "sha1:c065c0e2593b8b161a2d7873e42418bf6a21106c",
+)
+"""Address and checksum of the sprites, as d2l publishes them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,12 @@ class ImageSet:
         source: Where the images come from, a citation or an address.
         licence: Under which the images may be used, as far as known.
         class_names: Names of the labels 0, 1, ...; empty where there are none.
+        attributes: bool of shape (N, A), what is true of each image, or None.
+        attribute_names: Names of the A attributes.
+        landmarks: int64 of shape (N, L, 2), points on the face as x and y in pixels of the picture before
+            its crop, or None.
+        identities: int64 of shape (N,), who it is, or None.
+        skipped: (name, reason) of each file that could not be read.
     """
 
     images: Tensor
@@ -52,57 +77,109 @@ class ImageSet:
     source: str
     licence: str
     class_names: tuple[str, ...] = ()
+    attributes: Tensor | None = None
+    attribute_names: tuple[str, ...] = ()
+    landmarks: Tensor | None = None
+    identities: Tensor | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def has(self, attribute: str) -> Tensor:
+        """Which images have an attribute, such as "Smiling": bool of shape (N,).
+
+        Raises:
+            ValueError: The set does not know it.
+        """
+        if self.attributes is None or attribute not in self.attribute_names:
+            known = ", ".join(self.attribute_names) or "none"
+            raise ValueError(f"{self.name} has no attribute {attribute!r}; it has {known}")
+        return self.attributes[:, self.attribute_names.index(attribute)]
 
 
 def load(
     name_or_folder: str | Path,
     *,
     root: str | Path | None = None,
-    split: str = "train",
+    split: str | None = None,
     download: bool = True,
     image_size: int | None = None,
     channels: int | None = None,
+    crop: int | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    cache: bool = True,
 ) -> ImageSet:
-    """Load a set by name, or a folder of images.
+    """Load a set by name, or a folder or a zip of images.
 
     Args:
-        name_or_folder: "mnist", "fashion-mnist", "mnist-mini" (5,000 real digits that come with a
-            dependency, for machines without a network), or a folder, whose sub-folders, if it has any, are
-            the classes.
-        root: Folder with torchvision's ``MNIST`` or ``FashionMNIST`` folder in it. If absent, the
-            environment variable DCGANLIB_DATA, else ``~/.cache/dcganlib``.
-        split: "train" or "test"; "mnist-mini" and folders have "train" only.
-        download: Fetch "mnist" or "fashion-mnist" into ``root`` if it is not there.
-        image_size: Resize to this many pixels; the set's own size if absent. A folder is cropped to the
-            centre square first and needs a size; 64 if absent.
+        name_or_folder: One of ``NAMES``: "mnist", "fashion-mnist", "mnist-mini" (5,000 real digits that come
+            with a dependency, for machines without a network), "celeba" (see ``dcganlib.celeba``), "faces"
+            (drawn here, see ``dcganlib.faces``), "pokemon" (d2l's sprites); or a folder or a zip, whose
+            sub-folders, if it has any, are the classes.
+        root: Folder of the sets, as ``data_root`` takes it; for "celeba" also CelebA's own folder or zip.
+        split: One of ``SPLITS`` where the set has any; "train" if absent. Others are whole.
+        download: Fetch the set into ``root`` if it is not there.
+        image_size: Resize to this many pixels. If absent, 28 for the digits and clothes, else 64.
         channels: 1 for grey or 3 for RGB; the set's own if absent, 3 for a folder.
+        crop: Side of the centre square that is kept of a picture, in its own pixels; the largest if absent.
+            Not for the digits and clothes.
+        count: The set's first so many images, before it is split; all if absent, ``FACES`` for "faces".
+        seed: Of "faces".
+        strict: Stop at the first file that cannot be read; else warn and list it in ``skipped``.
+        cache: Keep decoded pictures beside the data, so that the next start opens them at once.
 
     Returns:
-        The whole set, in its published order (a folder in the order of its sorted paths).
+        The set, in its published order (a folder in the order of its sorted paths).
 
     Raises:
-        ValueError: The name, the split or a number is unknown, or an image cannot be read.
+        ValueError: The name, the split or a number is unknown, or no image can be read.
         FileNotFoundError: The set is neither there nor to be had.
+        ModuleNotFoundError: "faces" are to be drawn and the extra ``faces`` is missing.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
     name = str(name_or_folder)
+    _check_request(name, split, image_size, channels, crop, count)
+    split = split or "train"
     if name in ("mnist", "fashion-mnist"):
-        return _fit(_torchvision_set(name, root, split, download), image_size, channels)
-    if split == "test":
-        raise ValueError(f"{name} has no test split")
+        return _fit(_torchvision_set(name, root, split, download), image_size, channels, count)
     if name == "mnist-mini":
-        return _fit(_mnist_mini(), image_size, channels)
-    if Path(name_or_folder).is_dir():
-        return _folder(Path(name_or_folder), image_size or 64, channels or 3)
-    raise ValueError(f"{name!r} is neither a folder nor a known set; the sets are {', '.join(NAMES)}")
+        return _fit(_mnist_mini(), image_size, channels, count)
+    asked = {"image_size": image_size or 64, "channels": channels or 3, "crop": crop}
+    asked |= {"strict": strict, "cache": cache}
+    if name == "faces":
+        folder = celeba.write_faces(data_root(root) / f"faces-seed{seed}", count or FACES, seed)
+        listing = celeba.read(folder, split, count or FACES)
+        return _celeba(name, listing, faces.SOURCE, faces.LICENCE, asked)
+    if name == "celeba":
+        return _celeba(
+            name,
+            celeba.read(_find_celeba(data_root(root), download), split, count),
+            celeba.SOURCE,
+            celeba.LICENCE,
+            asked,
+        )
+    if name == "pokemon":
+        return replace(
+            _folder(_find_pokemon(data_root(root), download), count, asked),
+            name=name,
+            source="Zhang, Lipton, Li and Smola, Dive into Deep Learning; sprites from pokemondb.net",
+            licence="unknown; the sprites are Nintendo's",
+        )
+    if Path(name_or_folder).exists():
+        return _folder(Path(name_or_folder), count, asked)
+    raise ValueError(
+        f"{name!r} is neither a folder, nor a zip, nor a known set; the sets are {', '.join(NAMES)}"
+    )
+
+
+def image_shape(
+    name_or_folder: str | Path, *, image_size: int | None = None, channels: int | None = None
+) -> tuple[int, int]:
+    """What ``load`` would give, without reading anything: (channels, image_size)."""
+    own = (1, 28) if str(name_or_folder) in ("mnist", "fashion-mnist", "mnist-mini") else (3, 64)
+    return own[0] if channels is None else channels, own[1] if image_size is None else image_size
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -229,46 +306,112 @@ def _mnist_mini() -> ImageSet:
     )
 
 
-def _folder(folder: Path, image_size: int, channels: int) -> ImageSet:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(
-            f"there are no images in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    classes = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
-    labels = None
-    if classes and all(path.parent != folder for path in paths):
-        labels = torch.tensor([classes.index(path.relative_to(folder).parts[0]) for path in paths])
-    images = torch.stack([_read_image(path, image_size, channels) for path in paths])
+def _find_celeba(root: Path, download: bool) -> Path:
+    """Where CelebA is, fetched if it is not there and may be."""
+    try:
+        celeba.find(root)
+        return root
+    except FileNotFoundError:
+        if not download:
+            raise
+    return celeba.download(root)
+
+
+def _find_pokemon(root: Path, download: bool) -> Path:
+    path = root / "pokemon.zip"
+    if not download and not path.is_file():
+        raise FileNotFoundError(f"pokemon is not there: {path} is missing")
+    address, checksum = POKEMON
+    return fetch.fetch(address, path, checksum, advice="Without it, 'faces' stands in.")
+
+
+def _celeba(name: str, listing: celeba.Listing, source: str, licence: str, asked: dict[str, Any]) -> ImageSet:
+    """Decode a listing, and keep what it says about the pictures that could be read."""
+    decoded = pictures.decode(listing.source, **asked)
+    _warn_skipped(decoded, listing.source)
+    values = (listing.attributes, listing.landmarks, listing.identities)
+    attributes, landmarks, identities = (
+        None if value is None else torch.from_numpy(value[decoded.kept]) for value in values
+    )
     return ImageSet(
-        images, labels, str(folder), str(folder), "unknown", tuple(classes) if labels is not None else ()
+        torch.from_numpy(decoded.pixels),
+        None,
+        name,
+        source,
+        licence,
+        attributes=attributes,
+        attribute_names=listing.attribute_names,
+        landmarks=landmarks,
+        identities=identities,
+        skipped=tuple(decoded.skipped),
     )
 
 
-def _read_image(path: Path, image_size: int, channels: int) -> Tensor:
-    """Read one file, cut to its centre square, resize: uint8 (C, H, W)."""
-    import numpy as np
-    from PIL import Image, ImageOps
+def _folder(path: Path, count: int | None, asked: dict[str, Any]) -> ImageSet:
+    """A folder or a zip of pictures, its sub-folders as classes."""
+    source = pictures.find(path)
+    source = replace(source, names=source.names[:count])
+    decoded = pictures.decode(source, **asked)
+    _warn_skipped(decoded, source)
+    parts = [PurePosixPath(source.names[i]).parts for i in decoded.kept]
+    shared = 0  # folders that all pictures are in, as archives often have one around everything
+    while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    labels, classes = None, []
+    if all(len(part) > shared + 1 for part in parts):
+        classes = sorted({part[shared] for part in parts})
+        labels = torch.tensor([classes.index(part[shared]) for part in parts])
+    return ImageSet(
+        torch.from_numpy(decoded.pixels),
+        labels,
+        str(path),
+        str(path),
+        "unknown",
+        tuple(classes),
+        skipped=tuple(decoded.skipped),
+    )
 
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow would cut at 255
-                picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-            picture = picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}") from error
-    picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).reshape(image_size, image_size, channels).permute(2, 0, 1)
+
+def _warn_skipped(decoded: pictures.Decoded, source: pictures.Source) -> None:
+    if decoded.skipped:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in decoded.skipped[:10])
+        more = f"; and {len(decoded.skipped) - 10} more, in `skipped`" if len(decoded.skipped) > 10 else ""
+        warnings.warn(
+            f"{len(decoded.skipped)} of {len(source.names)} images of {source.path} were left out: "
+            f"{shown}{more}",
+            stacklevel=4,
+        )
 
 
-def _fit(found: ImageSet, image_size: int | None, channels: int | None) -> ImageSet:
+def _check_request(
+    name: str,
+    split: str | None,
+    image_size: int | None,
+    channels: int | None,
+    crop: int | None,
+    count: int | None,
+) -> None:
+    """Refuse a request that no set could meet, before anything is read."""
+    if split is not None and name in NAMES and split not in SPLITS.get(name, ("train",)):
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(SPLITS.get(name, ('train',)))}")
+    if split not in (None, "train") and name not in NAMES:
+        raise ValueError(f"a folder has no split {split!r}")
+    for label, value in (("image_size", image_size), ("crop", crop), ("count", count)):
+        if value is not None and value < 1:
+            raise ValueError(f"{label} must be at least 1, got {value}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if crop is not None and name in ("mnist", "fashion-mnist", "mnist-mini"):
+        raise ValueError(f"{name} is not cropped; crop is for pictures from files, got {crop}")
+
+
+def _fit(found: ImageSet, image_size: int | None, channels: int | None, count: int | None) -> ImageSet:
     """Bring a set to the asked size and channels."""
-    images = found.images
+    images, labels = found.images[:count], found.labels[:count]
     if image_size not in (None, images.shape[-1]):
         from torchvision.transforms.v2.functional import resize
 
         images = resize(images, [image_size, image_size], antialias=True)
     if channels not in (None, images.shape[1]):
         images = images.expand(-1, channels, -1, -1)  # the named sets are grey
-    return replace(found, images=images)
+    return replace(found, images=images, labels=labels)

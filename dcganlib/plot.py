@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from dcganlib.checkpoint import write_atomically
 from dcganlib.data import to_uint8
+from dcganlib.files import write_atomically
 from dcganlib.train import StepRecord
 
 LN2 = 0.6931471805599453

@@ -1,7 +1,8 @@
 """Runs in a folder: started, resumed, sampled from, and the ones that come with the package.
 
-A run folder holds ``config.json``, ``history.csv``, ``samples/step_*.png`` and ``samples.gif`` (drawn from
-the same 64 latents throughout), ``checkpoint.pt`` and ``generator.safetensors``.
+A run folder holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif``
+(drawn from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``;
+with averaged weights also ``averaged/step_*.png``, ``averaged.gif`` and ``averaged.safetensors``.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib import pyplot as plt
 from PIL import Image
 from tqdm.auto import tqdm
 
 import dcganlib
-from dcganlib import checkpoint, data, models, plot
+from dcganlib import checkpoint, data, files, models, plot
 from dcganlib.latent import sample_z
 from dcganlib.train import StepRecord, TrainConfig, TrainState, pick_device, start, train
 
@@ -41,6 +44,7 @@ class RunConfig:
         image_size, channels, base_channels: As given to ``models.build``.
         checkpoint_every, sample_every: Steps between two checkpoints, and between two sample grids.
         train: The settings of the training loop.
+        crop, count: As given to ``data.load``.
     """
 
     data: str
@@ -52,6 +56,8 @@ class RunConfig:
     checkpoint_every: int
     sample_every: int
     train: TrainConfig
+    crop: int | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Run:
     config: dict[str, Any]
     history: list[dict[str, float]]
     generator: models.Generator
+    averaged: models.Generator | None = None
 
     @property
     def film(self) -> Path:
@@ -80,6 +87,8 @@ def run(
     image_size: int | None = None,
     channels: int | None = None,
     base_channels: int | None = None,
+    crop: int | None = None,
+    count: int | None = None,
     checkpoint_every: int = 500,
     sample_every: int | None = None,
     root: str | Path | None = None,
@@ -93,7 +102,7 @@ def run(
         out: The run's folder; ``runs/SET-ARCHITECTURE`` if absent.
         architecture: As ``models.build`` takes it; "dcgan-28" for grey images of 28 pixels, else "dcgan".
         steps, epochs: Length of the run, in one or the other; 25 epochs if neither is given.
-        image_size, channels: As ``data.load`` takes them.
+        image_size, channels, crop, count: As ``data.load`` takes them.
         base_channels: Width of the networks.
         checkpoint_every: Steps between two checkpoints.
         sample_every: Steps between two sample grids; about 60 in all if absent.
@@ -123,16 +132,17 @@ def run(
         raise ValueError(f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}")
     if out is not None:
         _refuse_used(Path(out))
-    images = data.load(name_or_folder, root=root, image_size=image_size, channels=channels).images
-    colours, size = images.shape[1], images.shape[2]
+    colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
     architecture = architecture or ("dcgan-28" if (colours, size) == (1, 28) else "dcgan")
-    out = Path(out or f"runs/{Path(name_or_folder).name}-{architecture}")
-    _refuse_used(out)
-
-    place = pick_device(device)
     generator, discriminator = models.build(
         architecture, image_size=size, channels=colours, base_channels=base_channels, rng=_rng(config.seed, 0)
     )
+    out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
+    _refuse_used(out)
+    place = pick_device(device)
+    images = data.load(
+        name_or_folder, root=root, image_size=size, channels=colours, crop=crop, count=count
+    ).images
     loader = data.make_loader(images, config.batch_size, rng=_rng(config.seed, 1), device=place)
     steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
     folder = Path(name_or_folder)
@@ -146,10 +156,14 @@ def run(
         checkpoint_every,
         sample_every or max(1, steps // 60),
         config,
+        crop,
+        count,
     )
     state = start(generator.to(place), discriminator.to(place), config)
-    (out / "samples").mkdir(parents=True, exist_ok=True)
+    for name in ("samples", "averaged") if config.ema else ("samples",):
+        (out / name).mkdir(parents=True, exist_ok=True)
     _write_config(out, settings)
+    files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
     _advance(out, settings, state, loader, [])
     return out
 
@@ -179,7 +193,12 @@ def resume(
     if target < state.step:
         raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
     images = data.load(
-        settings.data, root=root, image_size=settings.image_size, channels=settings.channels
+        settings.data,
+        root=root,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        crop=settings.crop,
+        count=settings.count,
     ).images
     loader = data.make_loader(images, state.config.batch_size, rng=_rng(state.config.seed, 1), device=place)
     settings = RunConfig(**{**vars(settings), "steps": target})
@@ -189,7 +208,7 @@ def resume(
 
 
 def sample(folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8) -> Image.Image:
-    """Draw new images from a run's generator.
+    """Draw new images from a run's generator, the averaged one where there is one.
 
     Args:
         folder: The run's folder.
@@ -204,9 +223,10 @@ def sample(folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8) 
         ValueError, FileNotFoundError: The folder holds no trained generator, or a number is below 1.
     """
     found = read(folder)
+    generator = found.averaged or found.generator
     prior = found.config["train"]["prior"]
-    z = sample_z(n, found.generator.latent_dim, prior=prior, rng=torch.Generator().manual_seed(seed))
-    return plot.grid_image(models.generate(found.generator, z), columns=columns)
+    z = sample_z(n, generator.latent_dim, prior=prior, rng=torch.Generator().manual_seed(seed))
+    return plot.grid_image(models.generate(generator, z), columns=columns)
 
 
 def read(folder: str | Path) -> Run:
@@ -226,7 +246,9 @@ def read(folder: str | Path) -> Run:
         raise FileNotFoundError(f"{folder} has no history.csv")
     with open(history_file, newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return Run(folder, _read_json(folder / "config.json"), history, generator)
+    smooth = folder / "averaged.safetensors"
+    averaged = checkpoint.load_generator(smooth)[0] if smooth.is_file() else None
+    return Run(folder, _read_json(folder / "config.json"), history, generator, averaged)
 
 
 def read_config(folder: str | Path) -> RunConfig:
@@ -281,13 +303,25 @@ def _advance(
                 _draw(out, state, fixed_z)
             if record.step % settings.checkpoint_every == 0 or record.step == settings.steps:
                 _save(out, state, rows)
-    frames = [Image.open(path) for path in sorted((out / "samples").glob("step_*.png"))]
-    plot.animate(frames, out / "samples.gif")
+                bar.write(_report(rows[-settings.checkpoint_every :], bar.format_dict["rate"]), sys.stderr)
+    for name in ("samples", "averaged"):
+        frames = [Image.open(path) for path in sorted((out / name).glob("step_*.png"))]
+        if frames:
+            plot.animate(frames, out / f"{name}.gif")
+
+
+def _report(rows: list[dict[str, float]], rate: float | None) -> str:
+    """A line on the last steps: means over exactly these steps, each counted once."""
+    parts = [f"{name} {sum(row[name] for row in rows) / len(rows):.3f}" for name in rows[0] if "_" in name]
+    speed = f"; {rate:.0f} images/s" if rate else ""
+    return f"step {rows[-1]['step']:.0f}, means of {len(rows)} steps: {', '.join(parts)}{speed}"
 
 
 def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor) -> None:
-    picture = plot.grid_image(models.generate(state.generator, fixed_z))
-    checkpoint.write_atomically(out / "samples" / f"step_{state.step:06d}.png", picture.save)
+    for name, generator in (("samples", state.generator), ("averaged", state.averaged)):
+        if generator is not None:
+            picture = plot.grid_image(models.generate(generator, fixed_z))
+            files.write_atomically(out / name / f"step_{state.step:06d}.png", picture.save)
 
 
 def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]]) -> None:
@@ -295,10 +329,13 @@ def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]
     rows[:] = [row.as_dict() if isinstance(row, StepRecord) else row for row in rows]
     checkpoint.save(out / "checkpoint.pt", state, rows)
     checkpoint.save_generator(out / "generator.safetensors", state.generator, step=state.step)
+    if state.averaged is not None:
+        checkpoint.save_generator(out / "averaged.safetensors", state.averaged, step=state.step)
     lines = [",".join(rows[0])] + [",".join(_digits(value) for value in row.values()) for row in rows]
-    checkpoint.write_atomically(
-        out / "history.csv", lambda temporary: temporary.write_text("\n".join(lines) + "\n")
-    )
+    files.write_text(out / "history.csv", "\n".join(lines) + "\n")
+    figure = plot.plot_history(rows, smooth=min(100, len(rows)))[0].figure
+    files.write_atomically(out / "losses.png", figure.savefig)
+    plt.close(figure)
 
 
 def _digits(value: float) -> str:
@@ -308,7 +345,7 @@ def _digits(value: float) -> str:
 
 def _write_config(out: Path, settings: RunConfig) -> None:
     text = json.dumps({"version": dcganlib.__version__, **asdict(settings)}, indent=2) + "\n"
-    checkpoint.write_atomically(out / "config.json", lambda temporary: temporary.write_text(text))
+    files.write_text(out / "config.json", text)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

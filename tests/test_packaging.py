@@ -84,7 +84,7 @@ def test_the_pinned_set_names_no_index_and_no_local_file():
 
 def test_conda_installs_the_same_set():
     (through_pip,) = (part["pip"] for part in CONDA if isinstance(part, dict))
-    assert through_pip == ["-c constraints.txt", "-e .[book,test]"]
+    assert through_pip == ["-c constraints.txt", "-e .[book,faces,test]"]
     assert set(EXTRAS) == {"book", "test"}
 
 

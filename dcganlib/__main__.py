@@ -1,9 +1,10 @@
-"""The command ``dcganlib``: train, resume, sample, info."""
+"""The command ``dcganlib``: data, train, resume, sample, info."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 # Everything that needs torch is imported by the command that uses it, so that --help answers at once.
@@ -13,8 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 when all went well, 2 on bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
-    except (ValueError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return options.command(options)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -22,6 +25,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "\ndcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint", file=sys.stderr
         )
         return 130
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"dcganlib: warning: {message}", file=sys.stderr)
+
+
+def _data(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    import torch
+
+    from dcganlib import data, files, plot
+
+    found = data.load(
+        options.data,
+        root=options.root,
+        split=options.split,
+        image_size=options.image_size,
+        channels=options.channels,
+        crop=options.crop,
+        count=options.count,
+        strict=options.strict,
+    )
+    count, channels, height, width = found.images.shape
+    print(f"{found.name}: {count:,} images, {channels} x {height} x {width}, {found.images.nbytes:,} bytes")
+    print(f"source   {found.source}\nlicence  {found.licence}")
+    if found.labels is not None:
+        sizes = torch.bincount(found.labels, minlength=len(found.class_names)).tolist()
+        print(f"classes  {len(sizes)}, of {min(sizes):,} to {max(sizes):,} images")
+    if found.attributes is not None:
+        shares = found.attributes.float().mean(0).tolist()
+        for name, share in sorted(zip(found.attribute_names, shares, strict=True), key=lambda pair: -pair[1]):
+            print(f"{share:>7.1%}  {name}")
+    for name, reason in found.skipped:
+        print(f"left out {name}: {reason}")
+    mean = found.images.sum(0, dtype=torch.int64).div(count).round().to(torch.uint8)
+    chosen = torch.linspace(0, count - 1, min(63, count)).long()
+    sheet = plot.grid_image(data.to_float(torch.cat([mean[None], found.images[chosen]])))
+    out = Path(options.out or f"{Path(options.data).stem}.png")
+    files.write_atomically(out, sheet.save)
+    print(f"wrote {out}: the mean image, then {len(chosen)} of the set")
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -116,6 +161,18 @@ def _info_machine() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dcganlib", description="Train DCGANs and draw from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    show = commands.add_parser(
+        "data",
+        help="prepare a set and show what is in it",
+        description="Fetch or draw a set, decode it, and show what is in it.",
+    )
+    show.set_defaults(command=_data)
+    _add_data(show)
+    show.add_argument("--split", help="train, valid, test or all, where the set has them (train)")
+    show.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    show.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
+    show.add_argument("--out", help="picture to write (SET.png)")
 
     train = commands.add_parser(
         "train", help="train on a set, into a new folder", description="Train on a set, into a new folder."

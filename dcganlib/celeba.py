@@ -8,6 +8,7 @@ Source: Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,7 @@ def find(path: str | Path) -> pictures.Source:
     if path.is_dir() and path.name == IMAGES:
         return pictures.find(path)
     if path.is_file():
-        with pictures.open_zip(path, about=_advice()):
-            return pictures.find(path)
+        return pictures.find(path, about=_advice())
     raise FileNotFoundError(f"there is neither {IMAGES} nor {IMAGES}.zip in {path}. {_advice()}")
 
 
@@ -100,13 +100,23 @@ def read(path: str | Path, split: str = "train", count: int | None = None) -> Li
     """
     source = find(path)
     folder = source.path.parent
-    at = {Path(name).name: name for name in source.names}
+    at: dict[str, str] = {}
+    for name in source.names:
+        if at.setdefault(name.rpartition("/")[2], name) != name:
+            raise ValueError(f"{source.path} has two images of one name: {at[Path(name).name]} and {name}")
     names = sorted(at)[:count]
     if split != "all":
         if not (folder / PARTITION).is_file():
             raise FileNotFoundError(
                 f"{folder} has no {PARTITION}, which says what is {split!r}: put it there, or ask for the "
                 f"split 'all'. {_advice()}"
+            )
+        listed = len((folder / PARTITION).read_text(encoding="utf-8-sig").split()) // 2
+        if len(names) < min(count or listed, listed):
+            warnings.warn(
+                f"{folder / PARTITION} lists {listed:,} images, {source.path} has {len(at):,}: "
+                "the others are left out",
+                stacklevel=3,
             )
         part, _ = _table(folder / PARTITION, names, header=False)
         names = [name for name, (number,) in zip(names, part, strict=True) if number == PARTS[split]]
@@ -116,7 +126,7 @@ def read(path: str | Path, split: str = "train", count: int | None = None) -> Li
     landmarks, _ = _table(folder / LANDMARKS, names)
     identities, _ = _table(folder / IDENTITIES, names, header=False)
     return Listing(
-        pictures.Source(source.path, source.inside, tuple(at[name] for name in names)),
+        pictures.Source(source.path, tuple(at[name] for name in names)),
         None if attributes is None else attributes > 0,
         attribute_names,
         None if landmarks is None else landmarks.reshape(len(names), -1, 2),
@@ -147,7 +157,7 @@ def download(root: str | Path, host: str | None = None) -> Path:
 def write_faces(folder: str | Path, count: int, seed: int = 0, workers: int | None = None) -> Path:
     """Draw a set of faces in CelebA's layout.
 
-    Pictures that are there already are kept, so a set grows and an interrupted call goes on.
+    What is there already is kept, so a set grows and an interrupted call goes on.
 
     Args:
         folder: Where ``img_align_celeba`` and the text files go.
@@ -159,21 +169,28 @@ def write_faces(folder: str | Path, count: int, seed: int = 0, workers: int | No
         The folder.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or the folder holds another set.
         ModuleNotFoundError: The extra ``faces`` is missing.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    folder, described = Path(folder), [faces.describe(index, seed) for index in range(count)]
+    first = [faces.describe(index, seed).identity for index in range(min(count, 8))]
+    folder, images = Path(folder), Path(folder) / IMAGES
     names = [f"{index + 1:06d}.png" for index in range(count)]
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in (folder / IMAGES).iterdir()}
+    there = {path.name for path in images.iterdir()} if images.is_dir() else set()
     missing = [index for index, name in enumerate(names) if name not in there]
     if missing:
         faces.check_installed()
-        _draw_all(folder / IMAGES, names, missing, seed, workers)
-    if len(there - set(names)) == 0:  # a smaller set than before keeps the longer lists
-        _write_lists(folder, names, described)
+    images.mkdir(parents=True, exist_ok=True)
+    listed: list[str] = []
+    if (folder / IDENTITIES).is_file():
+        listed = (folder / IDENTITIES).read_text(encoding="utf-8").splitlines()
+    if any(line.split()[1:] != [str(identity)] for line, identity in zip(listed, first, strict=False)):
+        raise ValueError(f"{folder} holds other faces than those of seed {seed}: name another folder")
+    if len(listed) < count:
+        _write_lists(folder, names, [faces.describe(index, seed) for index in range(count)])
+    if missing:
+        _draw_all(images, names, missing, seed, workers)
     return folder
 
 
@@ -217,28 +234,30 @@ def _write_lists(folder: Path, names: list[str], described: list[faces.Face]) ->
     landmarks = lines(lambda face: tuple(value for point in face.landmarks for value in point))
     write_text(folder / ATTRIBUTES, heading + " ".join(faces.ATTRIBUTES) + "\n" + attributes)
     write_text(folder / LANDMARKS, heading + points + "\n" + landmarks)
-    write_text(folder / IDENTITIES, lines(lambda face: (face.identity,)))
     write_text(folder / PARTITION, lines(lambda face: (partition(face),)))
+    write_text(folder / IDENTITIES, lines(lambda face: (face.identity,)))  # last: it says that all are there
 
 
 def _table(path: Path, names: list[str], *, header: bool = True) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The rows of a text file that belong to ``names``, as integers, and the names of its columns."""
     if not path.is_file():
         return None, ()
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
     columns: tuple[str, ...] = ()
     if header:
         columns, lines = tuple(lines[1].split()) if len(lines) > 1 else (), lines[2:]
-    rows = dict(line.split(None, 1) for line in lines if line.strip() and len(line.split(None, 1)) == 2)
+    rows = dict(pair for line in lines if len(pair := line.split(None, 1)) == 2)
     missing = next((name for name in names if name not in rows), None)
     if missing is not None:
         raise ValueError(f"{path} has no line for {missing}: it is damaged, or belongs to other pictures")
     try:
-        values = np.array([rows[name].split() for name in names], dtype=np.int64)
+        values = np.loadtxt([rows[name] for name in names], np.int64, comments=None, ndmin=2)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if columns and values.shape[1] != len(columns):
-        raise ValueError(f"{path} names {len(columns)} columns and has {values.shape[1]}")
+        reason = str(error).partition(";")[0]  # then comes advice to programmers
+        raise ValueError(f"{path} is damaged: {reason}") from error
+    expected = len(columns) if header else 1
+    if values.shape[1] != expected:
+        raise ValueError(f"{path} should have {expected} columns and has {values.shape[1]}")
     return values, columns
 
 

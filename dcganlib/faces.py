@@ -118,7 +118,7 @@ class Face:
             "Goatee": beard in ("chin", "chinMoustache"),
             "Long_Hair": rear in ("longStraight", "longWavy"),
             "Mouth_Slightly_Open": mouth in ("agape", "angry", "laugh"),
-            "Mustache": beard in ("chinMoustache", "moustacheTwirl"),
+            "Mustache": beard not in (None, "chin"),
             "No_Beard": beard in (None, "moustacheTwirl"),
             "Pale_Skin": self.skin_name == "fair",
             "Smiling": mouth in ("laugh", "smile"),

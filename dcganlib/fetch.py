@@ -59,6 +59,8 @@ def fetch(
             except _TryAgainError as error:
                 reason = str(error)
                 continue
+            except DownloadError as error:
+                raise DownloadError(f"{error}. {advice}".rstrip()) from error
             if not pooch.hashes.hash_matches(str(temporary), checksum):
                 raise DownloadError(
                     f"{path.name} from {address} is not the published file: its checksum is not {checksum} "
@@ -83,8 +85,10 @@ def _get(address: str, file: BinaryIO, name: str, size: int | None) -> None:
     from tqdm.auto import tqdm
 
     _refuse_plain(address)
+    got = 0
     try:
         with requests.Session() as session:
+            session.headers["Accept-Encoding"] = "identity"  # so that the bytes told are the bytes sent
             for _ in range(10):
                 answer = session.get(address, stream=True, timeout=TIMEOUT, allow_redirects=False)
                 if not answer.is_redirect:
@@ -99,7 +103,7 @@ def _get(address: str, file: BinaryIO, name: str, size: int | None) -> None:
                     raise DownloadError(
                         f"{name}: {address} answered {answer.status_code} {answer.reason or ''}".rstrip()
                     )
-                if answer.headers.get("content-type", "").startswith("text/html"):
+                if answer.headers.get("content-type", "").lower().startswith("text/html"):
                     raise DownloadError(
                         f"{name}: {address} answered with a web page, not the file. Hosts do so when their "
                         "download quota is used up, or when they want a confirmation: try again tomorrow, or "
@@ -108,7 +112,7 @@ def _get(address: str, file: BinaryIO, name: str, size: int | None) -> None:
                 told = int(answer.headers.get("content-length") or 0) or None
                 if size and told and told > size:
                     raise DownloadError(f"{name}: {address} offers {told:,} bytes{_of(size)}")
-                got = 0
+                answer.raw.enforce_content_length = False  # done below, with numbers
                 with tqdm(total=told or size, unit="B", unit_scale=True, desc=name, delay=2) as bar:
                     for block in answer.iter_content(2**18):
                         got += len(block)
@@ -119,7 +123,7 @@ def _get(address: str, file: BinaryIO, name: str, size: int | None) -> None:
                 if got < (told or size or 0):
                     raise _TryAgainError(f"it broke off after {got:,} of {told or size:,} bytes")
     except requests.exceptions.RequestException as error:
-        raise _TryAgainError(f"{type(error).__name__}") from error
+        raise _TryAgainError(f"{type(error).__name__} after {got:,} bytes") from error
 
 
 def _refuse_plain(address: str) -> None:

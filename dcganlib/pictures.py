@@ -13,9 +13,10 @@ import os
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -29,6 +30,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CHUNK = 256  # pictures decoded at a time by one process
 FEW = 512  # pictures that are not worth a second process
 LARGEST_FILE = 2**28  # bytes that one picture of an archive may unpack to
+HIDDEN = (".", "__MACOSX")  # how the names begin that are passed over
 FORMAT = 1  # of the cache; a new one makes all older caches stale
 
 
@@ -38,12 +40,10 @@ class Source:
 
     Attributes:
         path: The folder or the zip.
-        inside: Folder within it that holds the pictures; "" for all of it.
-        names: Files, relative to ``inside``, in the order of the set.
+        names: Files, relative to the folder or as the zip has them, in the order of the set.
     """
 
     path: Path
-    inside: str
     names: tuple[str, ...]
 
     @property
@@ -67,27 +67,27 @@ class Decoded:
     skipped: list[tuple[str, str]]
 
 
-def find(path: str | Path) -> Source:
+def find(path: str | Path, *, about: str = "") -> Source:
     """All pictures of a folder or a zip, sorted by name; hidden files and folders are passed over.
+
+    Args:
+        path: The folder or the zip.
+        about: As ``open_zip`` takes it.
 
     Raises:
         ValueError: There are none, or the file is no zip.
+        OSError: A folder cannot be listed.
     """
     path = Path(path)
     if path.is_file():
-        with open_zip(path) as archive:
-            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        with open_zip(path, about=about) as archive:
+            names = _entries(archive)
     else:
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    pictures = sorted(
-        name
-        for name in names
-        if PurePosixPath(name).suffix.lower() in SUFFIXES
-        and not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-    )
+        names = _files(path)
+    pictures = tuple(sorted(name for name in names if name.lower().endswith(SUFFIXES)))
     if not pictures:
         raise ValueError(f"there are no images in {path}: expected files ending in {', '.join(SUFFIXES)}")
-    return Source(path, "", tuple(pictures))
+    return Source(path, pictures)
 
 
 def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
@@ -145,17 +145,14 @@ def read(file: str | Path | BinaryIO, image_size: int, channels: int, crop: int 
                 picture = _to_mode(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
     except Image.UnidentifiedImageError as error:
         raise ValueError("is no picture, or of an unknown kind") from error
-    except (
-        *(OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, OverflowError, KeyError),
-        *(Image.DecompressionBombError, Image.DecompressionBombWarning, zipfile.BadZipFile),
-    ) as error:
+    except Exception as error:  # damaged bytes lead Pillow's decoders to errors of any kind
         raise ValueError(str(error) or type(error).__name__) from error
     side = min(picture.size) if crop is None else crop
     if side > min(picture.size):
         raise ValueError(f"is {picture.width}x{picture.height} pixels, smaller than the crop of {crop}")
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR, box)
+    picture = picture.crop((left, top, left + side, top + side))
+    picture = picture.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(image_size, image_size, channels).transpose(2, 0, 1)
 
 
@@ -184,7 +181,9 @@ def decode(
     Raises:
         ValueError: A file cannot be read and ``strict`` is set, or none can.
     """
-    key = _key(source, image_size, channels, crop)
+    state = _state(source)
+    asked = [FORMAT, image_size, channels, crop, source.names, state]
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     stem = f"{len(source.names)}x{channels}x{image_size}-crop{crop or 0}-{key[:8]}"
     for folder in _folders(source) if cache else ():
         found = _open_cache(folder / stem, key)
@@ -217,9 +216,10 @@ def decode(
         return Decoded(pixels, kept, skipped)
     write_atomically((place / stem).with_suffix(".u8"), fill)
     shape = (len(kept), channels, image_size, image_size)
-    about = {"key": key, "shape": shape, "kept": kept, "skipped": skipped}
+    about = {"key": key, "source": _label(source), "state": state}
+    about |= {"shape": shape, "kept": kept, "skipped": skipped}
     write_text((place / stem).with_suffix(".json"), json.dumps(about))  # from now on the cache counts
-    _drop_stale(place / stem)
+    _drop_stale(place, source, state)
     return _open_cache(place / stem, key)
 
 
@@ -254,62 +254,98 @@ def _decode_chunks(
 
     jobs = workers or (1 if len(source.names) <= FEW else processors())
     chunks = [source.names[i : i + CHUNK] for i in range(0, len(source.names), CHUNK)]
-    work = (delayed(_decode_chunk)(source, names, image_size, channels, crop) for names in chunks)
+    work = (
+        delayed(_decode_chunk)(Source(source.path, names), image_size, channels, crop) for names in chunks
+    )
     results = Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")(work)
-    with tqdm(total=len(source.names), unit="img", desc="decoding", delay=2) as bar:
-        for names, result in zip(chunks, results, strict=True):
-            bar.update(len(names))
-            yield result
+    try:
+        with tqdm(total=len(source.names), unit="img", desc="decoding", delay=2) as bar:
+            for names, result in zip(chunks, results, strict=True):
+                bar.update(len(names))
+                yield result
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib's, that some work is thrown away: strict means it so
+            results.close()
+        _archive.cache_clear()
 
 
 def _decode_chunk(
-    source: Source, names: Sequence[str], image_size: int, channels: int, crop: int | None
+    source: Source, image_size: int, channels: int, crop: int | None
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Read some of the pictures; this is what runs in the other processes."""
+    """Read all of some pictures; this is what runs in the other processes."""
     found, failed = [], []
-    with _opener(source) as open_file:
-        for name in names:
-            try:
-                with open_file(name) as file:
-                    found.append(read(file, image_size, channels, crop))
-            except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-                failed.append((name, str(error)))
+    for name in source.names:
+        try:
+            with _open(source, name) as file:
+                found.append(read(file, image_size, channels, crop))
+        except Exception as error:  # as in `read`; a damaged archive has as many ways to fail
+            failed.append((name, str(error) or type(error).__name__))
     empty = np.empty((0, channels, image_size, image_size), np.uint8)
     return (np.stack(found) if found else empty), failed
 
 
-@contextmanager
-def _opener(source: Source) -> Iterator:
-    """A function that opens one of the source's files for reading."""
+def _open(source: Source, name: str) -> BinaryIO:
+    """Open one of the source's files for reading."""
     if not source.path.is_file():
-        base = source.path / source.inside
-        yield lambda name: (base / name).open("rb")
-        return
-
-    def open_entry(name: str) -> BinaryIO:
-        entry = archive.getinfo(f"{source.inside}/{name}" if source.inside else name)
-        if entry.file_size > LARGEST_FILE:
-            raise ValueError(f"would unpack to {entry.file_size:,} bytes, more than {LARGEST_FILE:,}")
-        return io.BytesIO(archive.read(entry))  # compares the entry's checksum
-
-    with open_zip(source.path) as archive:
-        yield open_entry
+        return (source.path / name).open("rb")
+    archive, entries = _archive(source.path, source.path.stat().st_mtime_ns)
+    entry = entries[name]
+    if entry.file_size > LARGEST_FILE:
+        raise ValueError(f"would unpack to {entry.file_size:,} bytes, more than {LARGEST_FILE:,}")
+    return io.BytesIO(archive.read(entry))  # compares the entry's checksum
 
 
-def _key(source: Source, image_size: int, channels: int, crop: int | None) -> str:
-    """Changes when any of the files, their order, or what is asked of them does."""
-    if source.path.is_file():
-        status = source.path.stat()
-        state = [(status.st_size, status.st_mtime_ns)]
-    else:
-        base = source.path / source.inside
-        state = []
-        for folder in sorted({PurePosixPath(name).parent.as_posix() for name in source.names}):
-            with os.scandir(base / folder) as entries:
-                stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-            state.append(sorted((name, s.st_size, s.st_mtime_ns) for name, s in stats.items()))
-    asked = [FORMAT, image_size, channels, crop, source.inside, source.names, state]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+@lru_cache(maxsize=1)
+def _archive(path: Path, changed: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """A zip and its entries, kept from chunk to chunk: to list CelebA's takes seconds."""
+    archive = open_zip(path)
+    return archive, _entries(archive)
+
+
+def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of a zip by name, with / between folders, whatever system packed it."""
+    entries = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if not name.endswith("/") and not any(map(_hidden, name.split("/")))
+    }
+
+
+def _files(path: Path) -> Iterator[str]:
+    """The files of a folder and of the folders in it, relative to it."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for folder, inner, names in os.walk(path, onerror=stop):
+        inner[:] = [name for name in inner if not _hidden(name)]
+        under = "" if folder == str(path) else Path(folder).relative_to(path).as_posix() + "/"
+        yield from (under + name for name in names if not _hidden(name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(HIDDEN) and name not in (".", "..")
+
+
+def _state(source: Source) -> str:
+    """Changes when the zip does, or any picture in the folder."""
+    files = [str(source.path)]
+    if source.path.is_dir():
+        names = sorted(name for name in _files(source.path) if name.lower().endswith(SUFFIXES))
+        files = [os.path.join(source.path, name) for name in names]
+    state = []
+    for file in files:
+        with suppress(FileNotFoundError):  # a link that leads nowhere: reading it says so
+            status = os.stat(file)
+            state.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _label(source: Source) -> str:
+    """Tells apart what shares a cache folder: the zips that lie side by side."""
+    return source.path.name if source.path.is_file() else ""
 
 
 def _folders(source: Source) -> Iterator[Path]:
@@ -334,12 +370,15 @@ def _open_cache(stem: Path, key: str) -> Decoded | None:
         return None
 
 
-def _drop_stale(stem: Path) -> None:
-    """Remove the caches that this one replaces."""
-    for old in stem.parent.glob(f"{stem.name.rsplit('-', 1)[0]}-*.*"):
-        if old.stem != stem.name:
-            with suppress(OSError):  # another process may be using it, or have removed it
-                old.unlink()
+def _drop_stale(place: Path, source: Source, state: str) -> None:
+    """Remove what was decoded from the source before it changed."""
+    for about in place.glob("*.json"):
+        # Another process may be using or removing it; what is no cache is left alone.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            old = json.loads(about.read_text(encoding="utf-8"))
+            if old["source"] == _label(source) and old["state"] != state:
+                about.unlink()
+                about.with_suffix(".u8").unlink()
 
 
 def _refuse(source: Source, skipped: Sequence[tuple[str, str]], strict: bool) -> None:

@@ -62,7 +62,15 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or interrupted run, read back from its folder."""
+    """A finished or interrupted run, read back from its folder.
+
+    Attributes:
+        folder: Where it lies.
+        config: What ``config.json`` says.
+        history: A row for each step.
+        generator: As the last step left it; the averaged one where that alone was kept.
+        averaged: With its weights averaged over the steps, or None.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -102,8 +110,9 @@ def run(
         out: The run's folder; ``runs/SET-ARCHITECTURE`` if absent.
         architecture: As ``models.build`` takes it; "dcgan-28" for grey images of 28 pixels, else "dcgan".
         steps, epochs: Length of the run, in one or the other; 25 epochs if neither is given.
-        image_size, channels, crop, count: As ``data.load`` takes them.
+        image_size, channels: As ``data.load`` takes them.
         base_channels: Width of the networks.
+        crop, count: As ``data.load`` takes them.
         checkpoint_every: Steps between two checkpoints.
         sample_every: Steps between two sample grids; about 60 in all if absent.
         root: Folder of the sets, as ``data.load`` takes it.
@@ -240,14 +249,15 @@ def read(folder: str | Path) -> Run:
         ValueError: A file of the run is damaged.
     """
     folder = _find(folder)
-    generator, _ = checkpoint.load_generator(folder / "generator.safetensors")
+    plain, smooth = folder / "generator.safetensors", folder / "averaged.safetensors"
+    averaged = checkpoint.load_generator(smooth)[0] if smooth.is_file() else None
+    kept_alone = averaged is not None and not plain.is_file()
+    generator = averaged if kept_alone else checkpoint.load_generator(plain)[0]
     history_file = folder / "history.csv"
     if not history_file.is_file():
         raise FileNotFoundError(f"{folder} has no history.csv")
     with open(history_file, newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    smooth = folder / "averaged.safetensors"
-    averaged = checkpoint.load_generator(smooth)[0] if smooth.is_file() else None
     return Run(folder, _read_json(folder / "config.json"), history, generator, averaged)
 
 
@@ -359,10 +369,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _find(folder: str | Path) -> Path:
     """A run's folder, given by path or by the name of a stored run."""
+    named = PRETRAINED / str(folder) if re.fullmatch(r"[\w-]+", str(folder)) else None
+    if named is not None and named.is_dir() and not (Path(folder) / "config.json").is_file():
+        return named  # a folder that only happens to have the name is no run
     if Path(folder).is_dir():
         return Path(folder)
-    if re.fullmatch(r"[\w-]+", str(folder)) and (PRETRAINED / str(folder)).is_dir():
-        return PRETRAINED / str(folder)
     raise FileNotFoundError(f"there is no run {folder}; the stored ones are {', '.join(stored()) or 'none'}")
 
 

@@ -1,7 +1,10 @@
 """What the tests share: seeded sources, tiny networks and sets, and no way out to the network."""
 
 import socket
+import threading
+import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -10,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data, models
+from dcganlib import celeba, data, models
 
 mpl.use("Agg")
 
@@ -76,6 +79,73 @@ def image_folder(tmp_path_factory, tiny_images):
 
 
 @pytest.fixture(scope="session")
+def face_set(tmp_path_factory):
+    """The first 40 faces of seed 0 in CelebA's layout. Not to be changed."""
+    return celeba.write_faces(tmp_path_factory.mktemp("faces") / "faces-seed0", 40, workers=1)
+
+
+@pytest.fixture(scope="session")
 def mnist_mini() -> data.ImageSet:
     """The bundled digits, read once."""
     return data.load("mnist-mini")
+
+
+class Host:
+    """A host on this machine that gives the listed answers, one for each request.
+
+    Attributes:
+        address: Its address.
+        answers: Each a dict with "body", "status", "type", "location", "length" (what is told of the body;
+            None for nothing) and "hang" (seconds after the body).
+        asked: Paths that were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.answers, self.asked = [], []
+        host = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                host.asked.append(self.path)
+                answer = host.answers.pop(0)
+                body = answer.get("body", b"")
+                self.send_response(answer.get("status", 200))
+                self.send_header("Content-Type", answer.get("type", "application/zip"))
+                if "location" in answer:
+                    self.send_header("Location", answer["location"])
+                length = answer.get("length", len(body))
+                if length is not None:
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(body)
+                time.sleep(answer.get("hang", 0))
+
+            def handle(self):
+                try:
+                    super().handle()
+                except ConnectionError:
+                    host.asked.append("the other side hung up")
+
+            def log_message(self, *words):
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host that behaves as told."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    made = Host()
+    yield made
+    if made.thread.is_alive():
+        made.close()

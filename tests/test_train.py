@@ -62,7 +62,7 @@ def test_the_defaults_are_the_papers():
     config = TrainConfig()
     assert (config.batch_size, config.g_lr, config.d_lr) == (128, 0.0002, 0.0002)
     assert (config.beta1, config.beta2) == (0.5, 0.999)
-    assert (config.prior, config.seed, config.precision) == ("normal", 0, "float32")
+    assert (config.prior, config.seed, config.precision, config.ema) == ("normal", 0, "float32", 0.0)
     with pytest.raises(FrozenInstanceError):
         config.seed = 1
 
@@ -91,6 +91,9 @@ def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
         ("d_lr", float("nan")),
         ("beta1", 1.0),
         ("beta2", -0.1),
+        ("ema", 1.0),
+        ("ema", -0.001),
+        ("ema", float("nan")),
         ("prior", "gauss"),
         ("precision", "float16"),
         ("seed", -1),
@@ -398,6 +401,64 @@ def test_fakes_are_made_once_a_step_in_training_mode(begin):
     list(train(state, loader, 3))
     assert modes == [True] * 3
     assert state.discriminator.training
+
+
+# The averaged generator
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.999])
+def test_the_average_is_the_formula_written_out(begin, decay):
+    state, loader = begin(ema=decay)
+    expected = [tensor.double() for tensor in weights(state.generator)]
+    shares = []
+    for step, _ in enumerate(train(state, loader, 7), 1):
+        share = min(decay, (1 + step) / (10 + step))
+        shares.append(share)
+        now = [tensor.double() for tensor in weights(state.generator)]
+        expected = [share * mean + (1 - share) * value for mean, value in zip(expected, now, strict=True)]
+    assert shares[-1] == (0.3 if decay == 0.3 else 8 / 17)
+    assert shares[0] == 2 / 11
+    found = state.averaged.state_dict()
+    for (name, value), mean in zip(found.items(), expected, strict=True):
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-7)
+        else:
+            assert torch.equal(value, state.generator.state_dict()[name])  # batches are counted, not averaged
+    assert not same(weights(state.averaged), weights(state.generator))
+
+
+def test_a_decay_of_almost_nothing_follows_the_generator(begin):
+    state, loader = begin(ema=1e-9)
+    list(train(state, loader, 3))
+    for mean, value in zip(weights(state.averaged), weights(state.generator), strict=True):
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-7)
+
+
+def test_without_a_decay_no_average_is_kept(begin):
+    state, loader = begin()
+    list(train(state, loader, 2))
+    assert state.averaged is None
+
+
+@pytest.mark.parametrize("name", ["dcgan", "flux-mnist"])
+def test_averaging_leaves_the_training_alone_bit_for_bit(begin, name):
+    (plain, loader), (averaging, other) = begin(name=name), begin(name=name, ema=0.9)
+    assert rows(train(averaging, other, 7)) == rows(train(plain, loader, 7))
+    assert same(
+        weights(averaging.generator, averaging.discriminator), weights(plain.generator, plain.discriminator)
+    )
+    assert torch.equal(averaging.rng.get_state(), plain.rng.get_state())
+
+
+def test_the_average_begins_as_a_copy_that_takes_no_gradient(begin):
+    state, loader = begin(ema=0.9)
+    assert same(weights(state.averaged), weights(state.generator))
+    own = {tensor.data_ptr() for tensor in state.averaged.state_dict().values()}
+    assert not own & {tensor.data_ptr() for tensor in state.generator.state_dict().values()}
+    list(train(state, loader, 1))
+    assert all(parameter.grad is None for parameter in state.averaged.parameters())
+    optimised = {id(p) for group in state.g_optimizer.param_groups for p in group["params"]}
+    assert not optimised & {id(parameter) for parameter in state.averaged.parameters()}
 
 
 def test_images_of_the_wrong_shape_are_refused(begin):

@@ -1,5 +1,7 @@
 """Keep a finished run with the package: its config, history, film and 16-bit weights, without the checkpoint.
 
+Of a run with averaged weights, these alone are kept, with the last grid of the others as a picture.
+
 dcganlib train mnist --precision bfloat16 --out runs/mnist
 python tools/store_run.py runs/mnist mnist
 """
@@ -27,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
 
     run = runs.read(options.run)
-    grids = sorted((run.folder / "samples").glob("step_*.png"))
+    kind = "samples" if run.averaged is None else "averaged"
+    grids = sorted((run.folder / kind).glob("step_*.png"))
     chosen = (
         [grids[round(i * (len(grids) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
         if len(grids) > FRAMES
@@ -37,10 +40,17 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         shutil.copy(run.folder / name, out / name)
+    weights = "generator" if run.averaged is None else "averaged"
     checkpoint.save_generator(
-        out / "generator.safetensors", run.generator, half=True, step=int(run.history[-1]["step"])
+        out / f"{weights}.safetensors",
+        run.averaged or run.generator,
+        half=True,
+        step=int(run.history[-1]["step"]),
     )
     plot.animate([Image.open(path) for path in chosen], out / "samples.webp")
+    if run.averaged is not None:
+        last = sorted((run.folder / "samples").glob("step_*.png"))[-1]
+        Image.open(last).save(out / "plain.webp", quality=90)
     for path in sorted(out.iterdir()):
         print(f"{path.stat().st_size:>9,} {path}")
 

@@ -1,0 +1,627 @@
+"""Picture files to bytes: every kind of file, decoded once, kept in a cache that is never out of date."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcganlib import data, pictures
+from dcganlib.pictures import Source, decode, find, open_zip, read
+
+GREY = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
+RGB = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+VEIL = np.random.default_rng(1).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+SIXTEEN = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
+
+
+def colours(grey):
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def on_white(pixels, veil):
+    share = veil / 255
+    return pixels * share + 255 * (1 - share)
+
+
+def stored(array, form, **options):
+    buffer = io.BytesIO()
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turn by 90 degrees clockwise to show
+    return stored(np.ascontiguousarray(np.rot90(RGB)), "PNG", exif=exif)
+
+
+def palette_with_a_hole():
+    """Four colours, of which number 2 is transparent."""
+    picture = Image.frombytes("P", (8, 8), bytes(k % 4 for k in range(64)))
+    picture.putpalette([200, 0, 0, 0, 200, 0, 9, 9, 9, 0, 0, 200])
+    return stored(picture, "PNG", transparency=2)
+
+
+def huge():
+    """The head of a PNG that claims to be 60,000 by 60,000."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def frames(form):
+    first, others = Image.fromarray(GREY), [Image.fromarray(255 - GREY)]
+    options = {"lossless": True} if form == "WEBP" else {}
+    return stored(first, form, save_all=True, append_images=others, **options)
+
+
+HOLE = np.array([[200, 0, 0], [0, 200, 0], [255, 255, 255], [0, 0, 200]])[np.arange(64).reshape(8, 8) % 4]
+CMYK = np.random.default_rng(2).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+WIDE = np.zeros((8, 2000, 3), np.uint8)
+WIDE[:, 996:1004] = RGB
+ODD = np.random.default_rng(3).integers(0, 256, (13, 16, 3), dtype=np.uint8)
+MEANS = np.random.default_rng(4).integers(0, 256, (24, 32), dtype=np.uint8)
+
+# Name: content, and the pixels at a size of 8, or the reason why it cannot be read.
+AWKWARD = {
+    "1x1.png": (stored(np.full((1, 1, 3), (9, 8, 7), np.uint8), "PNG"), np.full((8, 8, 3), (9, 8, 7))),
+    "UPPER.PNG": (stored(RGB, "PNG"), RGB),
+    "alpha.png": (stored(np.concatenate([RGB, VEIL], 2), "PNG"), on_white(RGB, VEIL)),
+    "animated.gif": (frames("GIF"), colours(GREY)),
+    "animated.webp": (frames("WEBP"), colours(GREY)),
+    "bilevel.png": (stored(Image.fromarray(GREY > 99), "PNG"), colours(255 * (GREY > 99))),
+    "cmyk.tif": (
+        stored(Image.frombytes("CMYK", (8, 8), CMYK.tobytes()), "TIFF"),
+        (255.0 - CMYK[..., :3]) * (255 - CMYK[..., 3:]) / 255,
+    ),
+    "empty.png": (b"", "is no picture"),
+    "float.tif": (stored(GREY.astype(np.float32), "TIFF"), "floating-point pixels"),
+    "grey.png": (stored(GREY, "PNG"), colours(GREY)),
+    "huge.png": (huge(), "exceeds limit"),
+    "integers.tif": (stored(GREY.astype(np.int32) * 1000, "TIFF"), "pixels from 0 to 252000"),
+    "la.png": (stored(np.stack([GREY, VEIL[..., 0]], 2), "PNG"), on_white(colours(GREY), VEIL)),
+    "palette.png": (stored(Image.fromarray(GREY).convert("P"), "PNG"), colours(GREY)),
+    "palette_with_a_hole.png": (palette_with_a_hole(), HOLE),
+    "sixteen.png": (stored(SIXTEEN, "PNG"), colours(SIXTEEN / 257)),
+    "sixteen_big.tif": (
+        stored(Image.frombytes("I;16B", (8, 8), SIXTEEN.astype(">u2").tobytes()), "TIFF"),
+        colours(SIXTEEN / 257),
+    ),
+    "text.jpg": (b"this is a letter, not a picture", "is no picture"),
+    "truncated.jpg": (stored(np.tile(RGB, (9, 9, 1)), "JPEG")[:-900], "truncated"),
+    "turned.png": (turned(), RGB),
+    "wide.png": (stored(WIDE, "PNG"), RGB),
+    "été à Noël.png": (stored(RGB, "PNG"), RGB),
+}
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("awkward")
+    for name, (content, _) in AWKWARD.items():
+        (folder / name).write_bytes(content)
+    (folder / ".hidden.png").write_bytes(stored(RGB, "PNG"))
+    (folder / "readme.md").write_text("no picture, and not said to be one")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures of 8 by 8, the k-th all of the grey 10 k."""
+    base = tmp_path / "set"
+    base.mkdir()
+    for k in range(5):
+        (base / f"{k}.png").write_bytes(stored(np.full((8, 8), 10 * k, np.uint8), "PNG"))
+    return base
+
+
+@pytest.fixture
+def never_read(monkeypatch):
+    """From here on, no picture may be opened: ``never_read()``."""
+
+    def start():
+        def refuse(*args):
+            raise AssertionError("a picture was opened")
+
+        monkeypatch.setattr(pictures, "_decode_chunk", refuse)
+        monkeypatch.setattr(pictures, "read", refuse)
+
+    return start
+
+
+@pytest.fixture
+def count_reads(monkeypatch):
+    """Names of the pictures that were opened since."""
+    opened, real = [], pictures._open
+    monkeypatch.setattr(pictures, "_open", lambda source, name: opened.append(name) or real(source, name))
+    return opened
+
+
+def zipped(path, entries, **options):
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def greys(decoded):
+    return decoded.pixels[:, 0, 0, 0].tolist()
+
+
+# One picture
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_an_awkward_file_gives_its_pixels_or_its_reason(awkward, name):
+    expected = AWKWARD[name][1]
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read(awkward / name, 8, 3)
+        return
+    found = read(awkward / name, 8, 3)
+    assert (found.shape, found.dtype) == ((3, 8, 8), np.uint8)
+    np.testing.assert_allclose(found.transpose(1, 2, 0), expected, rtol=0, atol=1)
+    grey = read(awkward / name, 8, 1)
+    weights = np.array([0.299, 0.587, 0.114])  # of ITU-R 601, as Pillow documents for "L"
+    np.testing.assert_allclose(grey[0], expected @ weights, rtol=0, atol=2)
+
+
+def test_an_awkward_folder_loads_what_can_be_read_and_lists_the_rest(awkward):
+    good = sorted(name for name, (_, expected) in AWKWARD.items() if not isinstance(expected, str))
+    bad = sorted(set(AWKWARD) - set(good))
+    with pytest.warns(UserWarning, match=f"{len(bad)} of {len(AWKWARD)} images") as caught:
+        found = data.load(awkward, image_size=8)
+    assert len(found) == len(good)
+    for image, name in zip(found.images, good, strict=True):
+        np.testing.assert_array_equal(image, read(awkward / name, 8, 3), err_msg=name)
+    assert [name for name, _ in found.skipped] == bad
+    for name, reason in found.skipped:
+        assert AWKWARD[name][1] in reason
+        assert f"{name}: {reason}" in str(caught[0].message)
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is no picture"):
+        data.load(awkward, image_size=8, strict=True)
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is no picture"):
+        data.load(awkward, image_size=8, strict=True, cache=False)
+
+
+def test_the_centre_square_is_kept_and_then_resized():
+    whole = Image.fromarray(ODD)  # 16 wide, 13 high
+    for crop, box in ((None, (1, 0, 14, 13)), (10, (3, 1, 13, 11)), (13, (1, 0, 14, 13))):
+        expected = np.asarray(whole.crop(box).resize((8, 8), Image.Resampling.BILINEAR))
+        found = read(io.BytesIO(stored(ODD, "PNG")), 8, 3, crop)
+        np.testing.assert_allclose(found.transpose(1, 2, 0), expected, rtol=0, atol=0)
+    assert read(io.BytesIO(stored(ODD, "PNG")), 32, 3).shape == (3, 32, 32)
+    with pytest.raises(ValueError, match="is 16x13 pixels, smaller than the crop of 14"):
+        read(io.BytesIO(stored(ODD, "PNG")), 8, 3, 14)
+
+
+def test_shrinking_averages_what_it_leaves_out():
+    found = read(io.BytesIO(stored(np.tile([[0, 255], [255, 0]], (32, 32)).astype(np.uint8), "PNG")), 8, 1)
+    np.testing.assert_allclose(found, 127.5, rtol=0, atol=4)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_a_file_that_breaks_off_is_refused_wherever_it_does(form):
+    content = stored(ODD, form)
+    for share in np.linspace(0, 0.9, 12):
+        with pytest.raises(ValueError, match=r"\w"):
+            read(io.BytesIO(content[: int(share * len(content))]), 8, 3)
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("bad"), zlib.error("bad"), RuntimeError("bad"), KeyError("bad")]
+)
+def test_whatever_a_decoder_raises_is_the_reason(monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(pictures, "_to_mode", fail)
+    with pytest.raises(ValueError, match="bad"):
+        read(io.BytesIO(stored(RGB, "PNG")), 8, 3)
+
+
+# Finding them
+
+
+def test_names_are_sorted_and_hidden_ones_passed_over(tmp_path):
+    names = ["b.png", "a/c.JPG", "a/d/e.webp", ".secret/f.png", "a/.g.png", "__MACOSX/a.png", "notes.txt"]
+    for name in names:
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(b"x")
+    expected = ("a/c.JPG", "a/d/e.webp", "b.png")
+    assert find(tmp_path / "set").names == expected
+    archive = zipped(tmp_path / "set.zip", dict.fromkeys(names, b"x"))
+    assert find(str(archive)).names == expected
+
+
+def test_a_folder_that_cannot_be_listed_stops_rather_than_shrinks_the_set(folder, monkeypatch):
+    (folder / "closed").mkdir()
+    scandir = os.scandir
+
+    def guarded(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="closed"):
+        find(folder)
+
+
+def test_a_link_that_leads_nowhere_is_listed_as_unreadable(folder):
+    (folder / "lost.png").symlink_to(folder / "gone.png")
+    found = decode(find(folder), 8, 1)
+    assert len(found.pixels) == 5
+    ((name, reason),) = found.skipped
+    assert name == "lost.png"
+    assert "No such file" in reason
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_nothing_to_find_says_what_was_looked_for(tmp_path, kind):
+    where = tmp_path if kind == "folder" else zipped(tmp_path / "a.zip", {"a.txt": b"x"})
+    with pytest.raises(ValueError, match=r"no images in .*\.bmp.*\.webp"):
+        find(where)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>Quota exceeded", "is a web page.*quota.*browser"),
+        (b"<HTML><body>", "is a web page"),
+        (b"PK\x03\x04" + bytes(1996), "breaks off after 2,000 bytes"),
+        (b"hello", "is no zip archive"),
+    ],
+)
+def test_what_is_no_zip_is_told_apart(tmp_path, content, words):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.zip {words}.*Get it elsewhere\.$"):
+        open_zip(tmp_path / "a.zip", about="Get it elsewhere.")
+    with pytest.raises(ValueError, match=rf"a\.zip {words}"):
+        find(tmp_path / "a.zip")
+
+
+# Zips
+
+
+def test_a_zip_gives_what_its_folder_gives(folder, tmp_path):
+    entries = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    archive = zipped(tmp_path / "set.zip", entries, compression=zipfile.ZIP_DEFLATED)
+    np.testing.assert_array_equal(decode(find(archive), 8, 3).pixels, decode(find(folder), 8, 3).pixels)
+    assert sorted(os.listdir(tmp_path)) == [".dcganlib", "set", "set.zip"]
+
+
+def test_odd_names_in_a_zip_are_read_and_nothing_is_unpacked(tmp_path):
+    names = ["../up.png", "./here.png", "/root.png", "a\\b.png", "C:\\c.png", "d/été.png"]
+    content = {name: stored(np.full((8, 8), 10 * k, np.uint8), "PNG") for k, name in enumerate(names)}
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    archive = zipped(inner / "odd.zip", content)
+    found = decode(find(archive), 8, 1, cache=False)
+    assert find(archive).names == ("../up.png", "./here.png", "/root.png", "C:/c.png", "a/b.png", "d/été.png")
+    assert greys(found) == [0, 10, 20, 40, 30, 50]
+    assert os.listdir(tmp_path) == ["inner"]
+    assert os.listdir(inner) == ["odd.zip"]
+
+
+def test_a_name_that_a_zip_has_twice_counts_once_and_the_later_entry_holds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own, on the second
+        for grey in (10, 20):
+            archive.writestr("a.png", stored(np.full((8, 8), grey, np.uint8), "PNG"))
+    assert greys(decode(find(tmp_path / "a.zip"), 8, 1)) == [20]
+
+
+def test_each_damaged_entry_of_a_zip_is_listed_with_its_reason(tmp_path, monkeypatch):
+    picture = stored(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8), "BMP")
+    good = stored(np.full((8, 8), 7, np.uint8), "PNG")
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("checksum.bmp", picture)
+        archive.writestr("deflate.bmp", picture, zipfile.ZIP_DEFLATED)
+        archive.writestr("good.png", good)
+        archive.writestr("lzma.bmp", picture, zipfile.ZIP_LZMA)
+        archive.writestr("secret.bmp", picture)
+        archive.writestr("bomb.bmp", bytes(20_000), zipfile.ZIP_DEFLATED)
+        places = {entry.filename: entry.header_offset for entry in archive.infolist()}
+    content = bytearray(path.read_bytes())
+    for name in ("checksum.bmp", "deflate.bmp", "lzma.bmp"):
+        for k in range(60, 90):
+            content[places[name] + k] ^= 255
+    listed = content.index(b"PK\x01\x02")
+    while content[listed + 46 : listed + 56] != b"secret.bmp":
+        listed = content.index(b"PK\x01\x02", listed + 1)
+    content[listed + 8] |= 1  # marked as encrypted
+    path.write_bytes(content)
+    monkeypatch.setattr(pictures, "LARGEST_FILE", 19_999)
+    found = decode(find(path), 8, 1)
+    assert greys(found) == [7]
+    reasons = dict(found.skipped)
+    assert reasons.keys() == {"checksum.bmp", "deflate.bmp", "lzma.bmp", "secret.bmp", "bomb.bmp"}
+    assert reasons["bomb.bmp"] == "would unpack to 20,000 bytes, more than 19,999"
+    assert "Bad CRC-32" in reasons["checksum.bmp"]
+    assert "encrypted" in reasons["secret.bmp"]
+    assert all(reasons.values())
+
+
+def test_the_list_of_a_zip_is_read_once_for_all_chunks(tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "a.zip", {f"{k}.png": stored(GREY, "PNG") for k in range(9)})
+    source, opened, real = find(archive), [], pictures.open_zip
+    monkeypatch.setattr(pictures, "CHUNK", 2)
+    monkeypatch.setattr(pictures, "open_zip", lambda path: opened.append(path) or real(path))
+    assert len(decode(source, 8, 1, cache=False).pixels) == 9
+    assert opened == [archive]
+    zipped(archive, {f"{k}.png": stored(255 - GREY, "PNG") for k in range(9)})
+    np.testing.assert_array_equal(decode(source, 8, 1, cache=False).pixels[8, 0], 255 - GREY)
+
+
+# Decoding
+
+
+def test_several_processes_give_what_one_gives(awkward, monkeypatch):
+    source = find(awkward)
+    alone = decode(source, 8, 3, cache=False)
+    monkeypatch.setattr(pictures, "FEW", 3)
+    monkeypatch.setattr(pictures, "CHUNK", 4)
+    monkeypatch.setattr(pictures, "processors", lambda: 2)
+    together = decode(source, 8, 3, cache=False)
+    np.testing.assert_array_equal(together.pixels, alone.pixels)
+    assert together.kept == alone.kept
+    assert together.skipped == alone.skipped
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png"):
+        decode(source, 8, 3, cache=False, strict=True)
+
+
+def test_no_more_than_a_few_chunks_are_ahead_of_the_reader(folder, monkeypatch, count_reads):
+    monkeypatch.setattr(pictures, "CHUNK", 1)
+    chunks = pictures._decode_chunks(find(folder), 8, 1, None, None)
+    array, failed = next(chunks)
+    assert (array.shape, failed) == ((1, 1, 8, 8), [])
+    assert len(count_reads) <= 3
+    chunks.close()
+
+
+def test_this_process_may_use_at_least_one_processor(monkeypatch):
+    assert 1 <= pictures.processors() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert pictures.processors() == 1
+
+
+def test_the_modules_of_the_workers_import_no_torch(tmp_path):
+    code = "import sys, dcganlib.celeba, dcganlib.faces; assert not {'torch', 'joblib'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_set_with_nothing_to_read_says_so_with_the_first_reason(tmp_path, cache):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("words")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"none of the 2 images of .*; the first, a\.png: is no picture"):
+            decode(find(tmp_path), 8, 1, cache=cache)
+    assert not list(tmp_path.glob(".dcganlib/*"))
+
+
+# The cache
+
+
+def test_the_second_start_opens_the_cache_and_no_picture(awkward, never_read):
+    first = decode(find(awkward), 8, 3)
+    never_read()
+    second = decode(find(awkward), 8, 3)
+    assert isinstance(second.pixels, np.memmap)
+    assert second.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+    assert second.kept == first.kept
+    assert second.skipped == first.skipped
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png"):
+        decode(find(awkward), 8, 3, strict=True)
+
+
+def test_without_the_cache_nothing_is_written_or_trusted(folder, count_reads):
+    decode(find(folder), 8, 1)
+    before = len(count_reads)
+    found = decode(find(folder), 8, 1, cache=False)
+    assert len(count_reads) == 2 * before == 10
+    assert not isinstance(found.pixels, np.memmap)
+    (folder / ".dcganlib").rename(folder.parent / "away")
+    decode(find(folder), 8, 1, cache=False)
+    assert not (folder / ".dcganlib").exists()
+
+
+def rewrite(folder):
+    (folder / "3.png").write_bytes(stored(np.full((8, 8), 77, np.uint8), "PNG"))
+    return [0, 10, 20, 77, 40]
+
+
+def touch(folder):
+    os.utime(folder / "3.png", ns=(1, 1))
+    return [0, 10, 20, 30, 40]
+
+
+def add(folder):
+    (folder / "25.png").write_bytes(stored(np.full((8, 8), 99, np.uint8), "PNG"))
+    return [0, 10, 20, 99, 30, 40]
+
+
+def remove(folder):
+    (folder / "3.png").unlink()
+    return [0, 10, 20, 40]
+
+
+def rename(folder):
+    (folder / "0.png").rename(folder / "9.png")
+    return [10, 20, 30, 40, 0]
+
+
+@pytest.mark.parametrize("change", [rewrite, touch, add, remove, rename])
+def test_a_change_of_the_folder_is_noticed_and_the_stale_cache_removed(folder, count_reads, change):
+    decode(find(folder), 8, 1)
+    stale = set(os.listdir(folder / ".dcganlib"))
+    expected = change(folder)
+    count_reads.clear()
+    assert greys(decode(find(folder), 8, 1)) == expected
+    assert sorted(count_reads) == list(find(folder).names)
+    assert len(os.listdir(folder / ".dcganlib")) == 2
+    assert not stale & set(os.listdir(folder / ".dcganlib"))
+
+
+def test_a_file_that_is_no_picture_may_come_and_go(folder, never_read):
+    decode(find(folder), 8, 1)
+    (folder / "Thumbs.db").write_bytes(b"x")
+    never_read()
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40]
+
+
+def test_a_changed_zip_is_noticed_and_its_neighbour_keeps_its_cache(tmp_path, never_read):
+    first, second = (
+        zipped(tmp_path / name, {"a.png": stored(np.full((8, 8), grey, np.uint8), "PNG")})
+        for name, grey in (("first.zip", 1), ("second.zip", 2))
+    )
+    assert [greys(decode(find(path), 8, 1)) for path in (first, second)] == [[1], [2]]
+    zipped(first, {"a.png": stored(np.full((8, 8), 30, np.uint8), "PNG")})
+    assert greys(decode(find(first), 8, 1)) == [30]
+    assert len(os.listdir(tmp_path / ".dcganlib")) == 4
+    never_read()
+    assert [greys(decode(find(path), 8, 1)) for path in (first, second)] == [[30], [2]]
+
+
+def test_each_crop_size_choice_and_number_of_channels_has_a_cache_of_its_own(folder, never_read):
+    source = find(folder)
+    part = Source(folder, source.names[:2])
+    asked = [
+        (source, 8, 1, None),
+        (source, 4, 1, None),
+        (source, 8, 3, None),
+        (source, 8, 1, 6),
+        (part, 8, 1, None),
+    ]
+    found = [decode(what, size, channels, crop=crop).pixels for what, size, channels, crop in asked]
+    assert [pixels.shape for pixels in found] == [
+        (5, 1, 8, 8),
+        (5, 1, 4, 4),
+        (5, 3, 8, 8),
+        (5, 1, 8, 8),
+        (2, 1, 8, 8),
+    ]
+    assert len(os.listdir(folder / ".dcganlib")) == 10
+    never_read()
+    for pixels, (what, size, channels, crop) in zip(found, asked, strict=True):
+        np.testing.assert_array_equal(decode(what, size, channels, crop=crop).pixels, pixels)
+
+
+def spoil(kind, place):
+    (pixels,) = place.glob("*.u8")
+    (about,) = place.glob("*.json")
+    content = json.loads(about.read_text())
+    match kind:
+        case "shorter":
+            pixels.write_bytes(pixels.read_bytes()[:-1])
+        case "longer":
+            pixels.write_bytes(pixels.read_bytes() + b"x")
+        case "no pixels":
+            pixels.unlink()
+        case "no description":
+            about.unlink()
+        case "half a description":
+            about.write_text(about.read_text()[:-20])
+        case "a foreign description":
+            about.write_text("[1, 2]")
+        case "another key":
+            about.write_text(json.dumps(content | {"key": "0" * 64}))
+        case "a missing entry":
+            del content["kept"]
+            about.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "shorter",
+        "longer",
+        "no pixels",
+        "no description",
+        "half a description",
+        "a foreign description",
+        "another key",
+        "a missing entry",
+    ],
+)
+def test_a_damaged_cache_is_made_anew(folder, count_reads, kind):
+    decode(find(folder), 8, 1)
+    spoil(kind, folder / ".dcganlib")
+    count_reads.clear()
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40]
+    assert len(count_reads) == 5
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40]
+    assert len(count_reads) == 5
+
+
+def test_what_is_no_cache_is_left_alone_in_its_folder(folder):
+    (folder / ".dcganlib").mkdir()
+    for name, content in (("a.json", "[]"), ("b.json", "{}"), ("c.json", "?")):
+        (folder / ".dcganlib" / name).write_text(content)
+    decode(find(folder), 8, 1)
+    assert len(os.listdir(folder / ".dcganlib")) == 5
+
+
+def test_decoding_that_breaks_off_leaves_no_cache(folder, monkeypatch):
+    class PowerCutError(BaseException):
+        pass
+
+    real = pictures.read
+
+    def broken(file, *args):
+        if file.name.endswith("3.png"):
+            raise PowerCutError
+        return real(file, *args)
+
+    monkeypatch.setattr(pictures, "read", broken)
+    monkeypatch.setattr(pictures, "CHUNK", 1)
+    with pytest.raises(PowerCutError):
+        decode(find(folder), 8, 1)
+    assert os.listdir(folder / ".dcganlib") == []
+
+
+def test_writing_into_the_pixels_leaves_the_file_alone(folder):
+    found = data.load(folder, image_size=8, channels=1)
+    found.images[:] = 255
+    assert found.images.min() == 255
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40]
+    assert data.load(folder, image_size=8, channels=1).images[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+
+
+def test_where_the_folder_cannot_be_written_the_users_cache_serves(folder, tmp_path, monkeypatch, never_read):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    real = pictures.writable
+    monkeypatch.setattr(pictures, "writable", lambda place: folder not in place.parents and real(place))
+    decode(find(folder), 8, 1)
+    assert not (folder / ".dcganlib").exists()
+    files = [path for path in (tmp_path / "home" / ".cache" / "dcganlib").rglob("*") if path.is_file()]
+    assert sorted(path.suffix for path in files) == [".json", ".u8"]
+    never_read()
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40]
+
+
+def test_where_nothing_can_be_written_the_pixels_stay_in_memory(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(pictures, "writable", lambda place: False)
+    found = decode(find(folder), 8, 1)
+    assert greys(found) == [0, 10, 20, 30, 40]
+    assert not isinstance(found.pixels, np.memmap)
+    assert os.listdir(tmp_path) == ["set"]

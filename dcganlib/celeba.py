@@ -86,13 +86,16 @@ def find(path: str | Path) -> pictures.Source:
     raise FileNotFoundError(f"there is neither {IMAGES} nor {IMAGES}.zip in {path}. {_advice()}")
 
 
-def read(path: str | Path, split: str = "train", count: int | None = None) -> Listing:
+def read(
+    path: str | Path, split: str = "train", count: int | None = None, *, among: int | None = None
+) -> Listing:
     """List a split of a set in CelebA's layout; no picture is opened yet.
 
     Args:
         path: As ``find`` takes it.
         split: "train", "valid", "test" or "all".
-        count: The set's first so many images before they are split; all of them if absent.
+        count: The split's first so many images; all of them if absent.
+        among: Look at the set's first so many images alone, before the split; at all of them if absent.
 
     Raises:
         FileNotFoundError: Pictures or the partition are missing.
@@ -104,7 +107,7 @@ def read(path: str | Path, split: str = "train", count: int | None = None) -> Li
     for name in source.names:
         if at.setdefault(name.rpartition("/")[2], name) != name:
             raise ValueError(f"{source.path} has two images of one name: {at[Path(name).name]} and {name}")
-    names = sorted(at)[:count]
+    names = sorted(at)[:among]
     if split != "all":
         if not (folder / PARTITION).is_file():
             raise FileNotFoundError(
@@ -112,7 +115,7 @@ def read(path: str | Path, split: str = "train", count: int | None = None) -> Li
                 f"split 'all'. {_advice()}"
             )
         listed = len((folder / PARTITION).read_text(encoding="utf-8-sig").split()) // 2
-        if len(names) < min(count or listed, listed):
+        if len(names) < min(among or listed, listed):
             warnings.warn(
                 f"{folder / PARTITION} lists {listed:,} images, {source.path} has {len(at):,}: "
                 "the others are left out",
@@ -122,6 +125,7 @@ def read(path: str | Path, split: str = "train", count: int | None = None) -> Li
         names = [name for name, (number,) in zip(names, part, strict=True) if number == PARTS[split]]
         if not names:
             raise ValueError(f"no image of {source.path} belongs to the split {split!r}")
+    names = names[:count]
     attributes, attribute_names = _table(folder / ATTRIBUTES, names)
     landmarks, _ = _table(folder / LANDMARKS, names)
     identities, _ = _table(folder / IDENTITIES, names, header=False)

@@ -126,7 +126,8 @@ def load(
         channels: 1 for grey or 3 for RGB; the set's own if absent, 3 for a folder.
         crop: Side of the centre square that is kept of a picture, in its own pixels; the largest if absent.
             Not for the digits and clothes.
-        count: The set's first so many images, before it is split; all if absent, ``FACES`` for "faces".
+        count: The first so many images, of the split where there is one; all if absent. Of "faces", how many
+            are drawn before they are split; ``FACES`` if absent.
         seed: Of "faces".
         strict: Stop at the first file that cannot be read; else warn and list it in ``skipped``.
         cache: Keep decoded pictures beside the data, so that the next start opens them at once.
@@ -150,7 +151,7 @@ def load(
     asked |= {"strict": strict, "cache": cache}
     if name == "faces":
         folder = celeba.write_faces(data_root(root) / f"faces-seed{seed}", count or FACES, seed)
-        listing = celeba.read(folder, split, count or FACES)
+        listing = celeba.read(folder, split, among=count or FACES)
         return _celeba(name, listing, faces.SOURCE, faces.LICENCE, asked)
     if name == "celeba":
         return _celeba(

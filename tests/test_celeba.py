@@ -124,11 +124,20 @@ def test_pictures_that_are_listed_and_not_there_are_warned_of(small):
     assert len(found) == 2
     assert caught[0].filename == __file__
     assert found.identities.tolist() == [2880, 2881]
-    assert len(celeba.read(small, count=5).source.names) == 2  # that many are there
+    assert len(celeba.read(small, among=5).source.names) == 2  # that many are there
 
 
-def test_the_count_is_of_the_set_before_it_is_split(small):
-    assert [len(celeba.read(small, "train", count).source.names) for count in (1, 3, 4, 99)] == [1, 3, 3, 3]
+def test_the_count_is_of_the_split_and_among_is_of_the_whole_set(small):
+    whole = celeba.read(small, "train").source.names
+    assert [celeba.read(small, "train", count).source.names for count in (1, 2, 99)] == [
+        whole[:1],
+        whole[:2],
+        whole,
+    ]
+    parts = [celeba.read(small, "train", among=count).source.names for count in (1, 3, 4, 99)]
+    assert [len(names) for names in parts] == [1, 3, 3, 3]
+    assert len(celeba.read(small, "train", 2, among=3).source.names) == 2
+    assert len(celeba.read(small, "train", 2, among=1).source.names) == 1
     assert len(celeba.read(small, "valid", 4).source.names) == 1
     assert len(celeba.read(small, "all", 4).attributes) == 4
     with pytest.raises(ValueError, match="no image of .* belongs to the split 'valid'"):

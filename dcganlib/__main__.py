@@ -11,20 +11,23 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0 when all went well, 2 on bad input, 130 when interrupted."""
+    """Run the command.
+
+    The exit code is 0 when all went well, 1 where ``doctor`` found something, 2 on bad input or a run that
+    cannot go on, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
+    """
     options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             return options.command(options)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
         print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\ndcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint", file=sys.stderr
-        )
-        return 130
+    except KeyboardInterrupt as stopped:  # runs.Stopped knows more
+        said = str(stopped) or "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
+        print(f"\ndcganlib: {said}", file=sys.stderr)
+        return getattr(stopped, "exit_code", 130)
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:

@@ -1,39 +1,60 @@
 """Saving and loading: the whole state of a run, and a generator's weights alone.
 
 Every file is written whole or not at all (see ``dcganlib.files``), so a crash leaves either the old file or
-the new one.
+the new one. Every file carries a checksum over all its bytes, so one that was damaged later is found out
+before it is used: a checkpoint in the comment that ends a zip archive, a safetensors file in its header.
+Files written before there were checksums are read as well.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from dcganlib.files import write_atomically
+from dcganlib.files import write_bytes
 from dcganlib.models import Discriminator, Generator, Layer
 from dcganlib.train import StepRecord, TrainConfig, TrainState, start
 
 FORMAT = 1
+SEAL = b"sha256:"  # then 64 hexadecimal digits
+BLANK = "0" * 64  # what stands in a header where its checksum will
 
 
-def save(path: str | Path, state: TrainState, history: Sequence[StepRecord | dict[str, float]] = ()) -> None:
+class DamagedError(ValueError):
+    """A file is not as it was written, or was not written by this library."""
+
+
+def save(
+    path: str | Path,
+    state: TrainState,
+    history: Sequence[StepRecord | dict[str, float]] = (),
+    *,
+    previous: str | Path | None = None,
+) -> None:
     """Save the whole state of a run, its history with it.
 
     Args:
         path: File to write; an older one there is replaced only when the new one is complete.
         state: From ``train.start``; also between two steps of ``train.train``.
         history: The records so far, or their ``as_dict``.
+        previous: Where the older file goes, if it is to be kept.
 
     Raises:
+        FloatingPointError: A weight is NaN or infinite; what was at ``path`` is still there.
         OSError: The file cannot be written; what was at ``path`` is still there.
     """
+    networks = {"generator": state.generator, "discriminator": state.discriminator}
+    _refuse_lost(networks, state.step)
     content = {
         "format": FORMAT,
         "step": state.step,
@@ -41,14 +62,16 @@ def save(path: str | Path, state: TrainState, history: Sequence[StepRecord | dic
         "rng": state.rng.get_state(),
         "generator": _describe(state.generator),
         "discriminator": _describe(state.discriminator),
-        "weights": [state.generator.state_dict(), state.discriminator.state_dict()],
+        "weights": [network.state_dict() for network in networks.values()],
         "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
         "averaged": None if state.averaged is None else state.averaged.state_dict(),
         "history": [
             record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history
         ],
     }
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    write_bytes(path, _sealed(archive), previous=None if previous is None else Path(previous))
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainState, list[dict[str, float]]]:
@@ -63,20 +86,22 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of this library, or is damaged.
+        DamagedError: The file is damaged, or no checkpoint.
+        ValueError: It was written by another version of this library, or its parts do not fit; the message
+            lists what differs.
     """
     content = _read(Path(path))
     with _naming(path):
         generator = _generator(content["generator"]).to(device)
         discriminator = Discriminator(**_arguments(content["discriminator"])).to(device)
         for network, weights in zip((generator, discriminator), content["weights"], strict=True):
-            network.load_state_dict(weights)
+            _fill(network, weights)
         state = start(generator, discriminator, TrainConfig(**content["config"]))
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if state.averaged is not None:
-            state.averaged.load_state_dict(content["averaged"])
+            _fill(state.averaged, content["averaged"])
         state.rng.set_state(content["rng"])
         state.step = content["step"]
         return state, content["history"]
@@ -91,14 +116,15 @@ def save_generator(path: str | Path, generator: Generator, *, half: bool = False
         half: Store floats in 16 bits: half the size, and an image error below one grey level in 255.
         about: Anything that JSON can hold, such as the run's config; given back by ``load_generator``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in generator.state_dict().items()
     }
-    header = {"dcganlib": json.dumps({"format": FORMAT, "generator": _describe(generator), "about": about})}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    header = {"sha256": BLANK, "format": FORMAT, "generator": _describe(generator), "about": about}
+    content = to_bytes(tensors, {"dcganlib": json.dumps(header)})
+    write_bytes(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[Generator, dict[str, Any]]:
@@ -113,24 +139,33 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file was not written by ``save_generator``, or is damaged.
+        DamagedError: The file is damaged, or was not written by ``save_generator``.
+        ValueError: It was written by another version of this library, or its parts do not fit.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
 
     path = _existing(path)
+    content = path.read_bytes()
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("dcganlib", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or is damaged: {error}") from error
-    if header is None:
-        raise ValueError(f"{path} was not written by dcganlib: its header has no description of a generator")
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        header = json.loads(metadata.get("dcganlib", "null"))
+        tensors = from_bytes(content)
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is no safetensors file, or is damaged: {error}") from error
+    if not isinstance(header, dict):
+        raise DamagedError(
+            f"{path} was not written by dcganlib: its header has no description of a generator"
+        )
     _check_format(path, header)
+    digest = str(header.pop("sha256", BLANK))
+    blank = content.replace(digest.encode(), BLANK.encode(), 1)
+    if header.keys() != {"format", "generator", "about"} or digest not in (BLANK, sha256(blank).hexdigest()):
+        raise DamagedError(f"{path} is damaged: it does not match its checksum. Copy or download it again")
     with _naming(path):
         generator = _generator(header["generator"])
-        weights = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-        generator.load_state_dict(weights)
+        _fill(generator, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
         return generator.to(device).eval(), header["about"]
 
 
@@ -156,20 +191,70 @@ def _existing(path: str | Path) -> Path:
     return Path(path)
 
 
+def _sealed(archive: io.BytesIO) -> bytearray:
+    """A zip archive with the checksum of its bytes as its comment, which readers of archives pass over."""
+    content = bytearray(archive.getbuffer())
+    content[-2:] = (len(SEAL) + len(BLANK)).to_bytes(2, "little")  # the comment's length, so far 0
+    return content + SEAL + sha256(content).hexdigest().encode()
+
+
 def _read(path: Path) -> dict[str, Any]:
-    path = _existing(path)
+    content = _existing(path).read_bytes()
+    end = len(content) - len(SEAL) - len(BLANK)
+    if content[-22:-18] == b"PK\5\6" and content[-2:] == bytes(2):  # ends with no comment: an older file
+        whole = _parts_are_whole(content)
+    else:
+        whole = end > 0 and content[end:] == SEAL + sha256(content[:end]).hexdigest().encode()
+    if not whole:
+        raise DamagedError(f"{path} is no checkpoint, or is damaged: it does not match its checksum")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # compares each part with its checksum, which torch does not
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds, from BadZipFile to UnpicklingError
-        raise ValueError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
-    if damaged:
-        raise ValueError(f"{path} is damaged: {damaged} does not match its checksum")
-    if not isinstance(content, dict) or "format" not in content:
-        raise ValueError(f"{path} was not written by dcganlib: it has no format number")
-    _check_format(path, content)
-    return content
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds; a message of torch's may advise what is dangerous
+        raise DamagedError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+    if not isinstance(found, dict) or "format" not in found:
+        raise DamagedError(f"{path} was not written by dcganlib: it has no format number")
+    _check_format(path, found)
+    return found
+
+
+def _parts_are_whole(content: bytes) -> bool:
+    """Whether each part of a zip archive matches its own checksum, which torch does not compare."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip() is None
+    except Exception:  # many kinds, from BadZipFile to UnicodeDecodeError
+        return False
+
+
+def _refuse_lost(networks: dict[str, nn.Module], step: int) -> None:
+    """Keep a last good checkpoint from being replaced by one that is of no use."""
+    tensors = [
+        (f"{label}.{name}", tensor)
+        for label, network in networks.items()
+        for name, tensor in network.state_dict().items()
+    ]
+    finite = torch.stack([tensor.isfinite().all() for _, tensor in tensors]).tolist()  # one wait for a GPU
+    lost = [name for (name, _), good in zip(tensors, finite, strict=True) if not good]
+    if lost:
+        raise FloatingPointError(
+            f"{lost[0]} is NaN or infinite at step {step} ({len(lost)} of {len(tensors)} tensors are): the "
+            "training diverged, and this state was not saved; start again with a smaller g_lr and d_lr"
+        )
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights, or list all that differs, shapes included."""
+    own = network.state_dict()
+    differences = [f"{name} is missing" for name in own if name not in weights]
+    differences += [f"{name} is not part of the network" for name in weights if name not in own]
+    differences += [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if differences:
+        raise ValueError("; ".join(differences))
+    network.load_state_dict(weights)
 
 
 @contextmanager
@@ -177,13 +262,16 @@ def _naming(path: str | Path) -> Iterator[None]:
     """Say which file it was when a part is missing or does not fit the others."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {reason})") from error
+        raise ValueError(
+            f"{path} is incomplete or from another version ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def _check_format(path: Path, content: dict[str, Any]) -> None:
-    if content["format"] != FORMAT:
+    if content.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has format {content['format']}; this version of dcganlib reads format {FORMAT}"
+            f"{path} has format {content.get('format')}; this version of dcganlib reads format {FORMAT}: "
+            "update dcganlib, or use the version that wrote it"
         )

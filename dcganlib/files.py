@@ -1,23 +1,60 @@
-"""Files written whole or not at all: filled beside their place, flushed to the disk, moved in one step."""
+"""Files written whole or not at all: filled beside their place, flushed to the disk, moved in one step.
+
+And folders that one process at a time may write into.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOCK = ".lock"
 
-def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step."""
+
+def write_atomically(
+    path: str | Path,
+    write: Callable[[Path], Any],
+    *,
+    size: int | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
+
+    Args:
+        path: File to write.
+        write: Takes the temporary file's path.
+        size: Bytes that it will write, where they are known; named if the disk is full.
+        previous: Where an older file at ``path`` goes; it is replaced if absent. At every moment one of the
+            two files is whole.
+
+    Raises:
+        OSError: The file cannot be written: the disk is full, the folder is gone or may not be written to.
+            What was at ``path`` is still there, and nothing half-written is.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in FULL:
+            needed = f"more than {_written(temporary):,}" if size is None else f"{size:,}"
+            raise no_room(path, needed, error.errno) from error
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} is not there") from error
+        raise
     finally:
         with suppress(FileNotFoundError):  # gone already when all went well
             temporary.unlink()
@@ -29,9 +66,63 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
             os.close(folder)
 
 
+def write_bytes(path: str | Path, content: bytes | bytearray, *, previous: Path | None = None) -> None:
+    """Write a binary file with ``write_atomically``."""
+    write_atomically(
+        path, lambda temporary: temporary.write_bytes(content), size=len(content), previous=previous
+    )
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, UTF-8, with ``write_atomically``."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    write_bytes(path, text.encode("utf-8"))
+
+
+def no_room(path: Path, needed: str, number: int = errno.ENOSPC) -> OSError:
+    """The error to raise where a disk is full, or too full to begin."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    return OSError(
+        number, f"no room for {path}: {needed} bytes are needed, {free:,} are free. Free some space there"
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
+    """Hold a folder, so that no other process that asks for it writes into it; tidy up after a killed one.
+
+    The system lets go of it when this process ends, however it ends. Where there are no locks (Windows, some
+    network drives) the folder is not guarded.
+
+    Args:
+        folder: An existing folder.
+
+    Yields:
+        A check that raises FileNotFoundError once the folder is gone, or another stands in its place.
+
+    Raises:
+        BlockingIOError: Another process holds it; the message says which.
+        OSError: Nothing can be written into it.
+    """
+    if os.name != "posix":
+        yield lambda: None
+        return
+    path = folder / LOCK
+    descriptor = _lock(path)
+
+    def check() -> None:
+        if not _is_at(descriptor, path):
+            raise FileNotFoundError(f"{folder} was moved or deleted while a run was writing into it")
+
+    try:
+        for left in folder.rglob(".*.tmp*"):  # by a writer that was killed
+            if re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", left.name):
+                left.unlink()
+        yield check
+    finally:
+        if _is_at(descriptor, path):
+            path.unlink()
+        os.close(descriptor)
 
 
 def writable(folder: Path) -> bool:
@@ -41,3 +132,45 @@ def writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _lock(path: Path) -> int:
+    """Open and lock a file; the lock lasts until the descriptor is closed."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _flock(descriptor, path)
+            if _is_at(descriptor, path):  # else its last holder took it away in between
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    import fcntl  # here, because Windows has none
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            raise BlockingIOError(
+                error.errno, f"{holder} is training into {path.parent}: wait for it, or stop it first"
+            ) from error
+        # Any other error: a file system that knows no locks. Train all the same.
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

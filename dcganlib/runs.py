@@ -3,16 +3,24 @@
 A run folder holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif``
 (drawn from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``;
 with averaged weights also ``averaged/step_*.png``, ``averaged.gif`` and ``averaged.safetensors``.
+``checkpoint-previous.pt`` is the checkpoint before the last, for ``resume`` where the last is damaged. While
+a process trains, ``.lock`` says which.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +32,38 @@ from tqdm.auto import tqdm
 import dcganlib
 from dcganlib import checkpoint, data, files, models, plot
 from dcganlib.latent import sample_z
-from dcganlib.train import StepRecord, TrainConfig, TrainState, pick_device, start, train
+from dcganlib.train import (
+    StepRecord,
+    TrainConfig,
+    TrainState,
+    check_finite,
+    check_loader,
+    pick_device,
+    start,
+    train,
+)
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Folder of the runs that come with the package."""
 
 DEFAULT_EPOCHS = 25
 GRID = 64  # images in a sample grid
+REPORT = 20  # steps between two looks at the losses, for which a GPU must catch up
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal stopped a run between two steps, and its folder is complete up to there.
+
+    Attributes:
+        exit_code: 128 and the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int, folder: Path, step: int) -> None:
+        super().__init__(
+            f"stopped after step {step}, all saved; `dcganlib resume {folder}` goes on from there"
+        )
+        self.exit_code = 128 + number
 
 
 @dataclass(frozen=True)
@@ -105,6 +138,10 @@ def run(
 ) -> Path:
     """Train from the beginning, into a new folder.
 
+    Ctrl-C, SIGTERM and SIGHUP let the step come to its end and save it; a second one breaks off at once, with
+    the last checkpoint to go on from. The losses are looked at each step on the CPU and every 20 steps on a
+    GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept.
+
     Args:
         name_or_folder: A set, as ``data.load`` takes it.
         out: The run's folder; ``runs/SET-ARCHITECTURE`` if absent.
@@ -125,6 +162,10 @@ def run(
     Raises:
         ValueError, FileNotFoundError: The data, the networks or a number are not as they should be, or the
             folder already holds a run. Raised before any training.
+        OSError: Nothing can be written there, the disk is too full, or another process is writing there.
+        FloatingPointError: A loss or a weight is NaN or infinite; the message names it, its step and why.
+        MemoryError: A step does not fit into the device's memory.
+        Stopped: A signal stopped the run.
     """
     config = config or TrainConfig()
     if steps is not None and epochs is not None:
@@ -141,6 +182,7 @@ def run(
         raise ValueError(f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}")
     if out is not None:
         _refuse_used(Path(out))
+        _refuse_read_only(Path(out))
     colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
     architecture = architecture or ("dcgan-28" if (colours, size) == (1, 28) else "dcgan")
     generator, discriminator = models.build(
@@ -148,6 +190,9 @@ def run(
     )
     out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
     _refuse_used(out)
+    _refuse_read_only(out)
+    state = start(generator, discriminator, config)
+    _refuse_full_disk(out, state)
     place = pick_device(device)
     images = data.load(
         name_or_folder, root=root, image_size=size, channels=colours, crop=crop, count=count
@@ -169,11 +214,15 @@ def run(
         count,
     )
     state = start(generator.to(place), discriminator.to(place), config)
-    for name in ("samples", "averaged") if config.ema else ("samples",):
-        (out / name).mkdir(parents=True, exist_ok=True)
-    _write_config(out, settings)
-    files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
-    _advance(out, settings, state, loader, [])
+    check_loader(state, loader)
+    out.mkdir(parents=True, exist_ok=True)
+    with files.locked(out) as check:
+        _refuse_used(out)  # as another process may have begun there meanwhile
+        for name in ("samples", "averaged") if config.ema else ("samples",):
+            (out / name).mkdir()
+        _write_config(out, settings)
+        files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
+        _advance(out, settings, state, loader, [], check)
     return out
 
 
@@ -181,6 +230,8 @@ def resume(
     folder: str | Path, *, steps: int | None = None, root: str | Path | None = None, device: str = "auto"
 ) -> Path:
     """Go on from a run's last checkpoint, as if it had never stopped.
+
+    Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside.
 
     Args:
         folder: The run's folder.
@@ -193,26 +244,34 @@ def resume(
 
     Raises:
         ValueError, FileNotFoundError: The folder holds no run that can go on, or the data are not to be had.
+        OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
     """
     folder = Path(folder)
     settings = read_config(folder)
     place = pick_device(device)
-    state, history = checkpoint.load(folder / "checkpoint.pt", place)
-    target = settings.steps if steps is None else steps
-    if target < state.step:
-        raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
-    images = data.load(
-        settings.data,
-        root=root,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        crop=settings.crop,
-        count=settings.count,
-    ).images
-    loader = data.make_loader(images, state.config.batch_size, rng=_rng(state.config.seed, 1), device=place)
-    settings = RunConfig(**{**vars(settings), "steps": target})
-    _write_config(folder, settings)
-    _advance(folder, settings, state, loader, history)
+    if not any(folder.glob("checkpoint*.pt")):
+        raise FileNotFoundError(f"{folder} has no checkpoint.pt to go on from")
+    _refuse_read_only(folder)
+    with files.locked(folder) as check:
+        state, history = _load_newest(folder, place)
+        _refuse_other(folder, settings, state)
+        target = settings.steps if steps is None else steps
+        if target < state.step:
+            raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
+        _refuse_full_disk(folder, state)
+        images = data.load(
+            settings.data,
+            root=root,
+            image_size=settings.image_size,
+            channels=settings.channels,
+            crop=settings.crop,
+            count=settings.count,
+        ).images
+        config = state.config
+        loader = data.make_loader(images, config.batch_size, rng=_rng(config.seed, 1), device=place)
+        settings = replace(settings, steps=target)
+        _write_config(folder, settings)
+        _advance(folder, settings, state, loader, history, check)
     return folder
 
 
@@ -256,8 +315,13 @@ def read(folder: str | Path) -> Run:
     history_file = folder / "history.csv"
     if not history_file.is_file():
         raise FileNotFoundError(f"{folder} has no history.csv")
-    with open(history_file, newline="") as file:
-        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with open(history_file, newline="", encoding="utf-8") as file:
+            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:  # not a number, a row too short or too long, not text
+        raise ValueError(f"{history_file} is damaged: {error}") from error
+    if not history:
+        raise ValueError(f"{history_file} is damaged: it has no rows")
     return Run(folder, _read_json(folder / "config.json"), history, generator, averaged)
 
 
@@ -291,6 +355,7 @@ def _advance(
     state: TrainState,
     loader: data.Loader,
     history: Sequence[dict[str, float]],
+    check: Callable[[], None],
 ) -> None:
     """Train up to ``settings.steps``, leaving the folder complete at each checkpoint."""
     fixed_z = sample_z(
@@ -300,24 +365,61 @@ def _advance(
     if state.step == 0:
         _draw(out, state, fixed_z)
         checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
+    else:
+        _publish(out, state, rows)  # which a kill right after the checkpoint left undone
     batch = state.config.batch_size
-    with tqdm(total=settings.steps * batch, initial=state.step * batch, unit="img", unit_scale=True) as bar:
+    on_cpu = loader.images.device.type == "cpu"
+    progress = tqdm(total=settings.steps * batch, initial=state.step * batch, unit="img", unit_scale=True)
+    with progress as bar, _signals() as caught:
         for record in train(state, loader, settings.steps):
             rows.append(record)
             bar.update(batch)
-            if record.step % 20 == 0:
+            stop = bool(caught)
+            last = record.step == settings.steps
+            save = stop or last or record.step % settings.checkpoint_every == 0
+            if on_cpu or save or record.step % REPORT == 0:
+                check_finite(rows[-1:] if on_cpu else rows[-REPORT:])
+            if record.step % REPORT == 0:
                 bar.set_postfix(
                     step=record.step, d_loss=f"{record.d_loss:.3f}", g_loss=f"{record.g_loss:.3f}"
                 )
-            if record.step % settings.sample_every == 0 or record.step == settings.steps:
+            if last or record.step % settings.sample_every == 0:
+                check()
                 _draw(out, state, fixed_z)
-            if record.step % settings.checkpoint_every == 0 or record.step == settings.steps:
+            if save:
+                check()
                 _save(out, state, rows)
                 bar.write(_report(rows[-settings.checkpoint_every :], bar.format_dict["rate"]), sys.stderr)
+            if stop:
+                raise Stopped(caught[0], out, state.step)
     for name in ("samples", "averaged"):
         frames = [Image.open(path) for path in sorted((out / name).glob("step_*.png"))]
         if frames:
             plot.animate(frames, out / f"{name}.gif")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect the signals that ask a run to stop, in place of breaking off; a second one does break off."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: object) -> None:
+        caught.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        found = {number: signal.getsignal(number) for number in SIGNALS}
+        before |= {number: handler for number, handler in found.items() if handler in usual}
+        for number in before:  # not those that are ignored, as under nohup
+            signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report(rows: list[dict[str, float]], rate: float | None) -> str:
@@ -337,15 +439,73 @@ def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor) -> None:
 def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]]) -> None:
     """Write checkpoint, weights and history; the checkpoint first, since only it is needed to go on."""
     rows[:] = [row.as_dict() if isinstance(row, StepRecord) else row for row in rows]
-    checkpoint.save(out / "checkpoint.pt", state, rows)
+    checkpoint.save(out / "checkpoint.pt", state, rows, previous=out / "checkpoint-previous.pt")
+    _publish(out, state, rows)
+
+
+def _publish(out: Path, state: TrainState, rows: list[dict[str, float]]) -> None:
+    """Write what a reader of the folder looks at: weights, history and its picture."""
     checkpoint.save_generator(out / "generator.safetensors", state.generator, step=state.step)
     if state.averaged is not None:
         checkpoint.save_generator(out / "averaged.safetensors", state.averaged, step=state.step)
     lines = [",".join(rows[0])] + [",".join(_digits(value) for value in row.values()) for row in rows]
     files.write_text(out / "history.csv", "\n".join(lines) + "\n")
     figure = plot.plot_history(rows, smooth=min(100, len(rows)))[0].figure
-    files.write_atomically(out / "losses.png", figure.savefig)
-    plt.close(figure)
+    try:
+        files.write_atomically(out / "losses.png", figure.savefig)
+    finally:
+        plt.close(figure)
+
+
+def _load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[dict[str, float]]]:
+    """The last checkpoint, or the one before where the last is damaged or a crash left none in its place."""
+    last, before = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
+    try:
+        return checkpoint.load(last, place)
+    except (checkpoint.DamagedError, FileNotFoundError) as error:
+        if not before.is_file():
+            raise
+        try:
+            found = checkpoint.load(before, place)
+        except checkpoint.DamagedError as second:
+            raise checkpoint.DamagedError(
+                f"{error}; and {second}. No checkpoint is left to go on from"
+            ) from error
+        warnings.warn(f"{error}. Going on from {before}, which is at step {found[0].step}", stacklevel=3)
+    if last.exists():  # out of the way, so that the next save does not put it in the place of the good one
+        os.replace(last, folder / "checkpoint-damaged.pt")
+    return found
+
+
+def _refuse_other(folder: Path, settings: RunConfig, state: TrainState) -> None:
+    """Refuse a checkpoint that is not of the run that config.json describes; list what differs."""
+    with torch.device("meta"):  # shapes alone
+        pair = models.build(
+            settings.architecture,
+            image_size=settings.image_size,
+            channels=settings.channels,
+            base_channels=settings.base_channels,
+        )
+    told, found = _facts(settings.train, pair), _facts(state.config, (state.generator, state.discriminator))
+    differences = [
+        f"{name} {found.get(name)}, not {told.get(name)}"
+        for name in told | found
+        if told.get(name) != found.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"the checkpoint in {folder} is of another run than config.json says: {'; '.join(differences)}"
+        )
+
+
+def _facts(config: TrainConfig, pair: Sequence[models.Generator | models.Discriminator]) -> dict[str, Any]:
+    """All settings of a run and its networks, by name."""
+    facts = asdict(config)
+    for label, network in zip("GD", pair, strict=True):
+        facts |= {f"{label}'s {name}": getattr(network, name) for name in ("image_size", "channels")}
+        for position, layer in enumerate(network.layers, start=1):
+            facts |= {f"{label}'s layer {position} {name}": value for name, value in asdict(layer).items()}
+    return facts
 
 
 def _digits(value: float) -> str:
@@ -362,9 +522,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings")
+    return content
 
 
 def _find(folder: str | Path) -> Path:
@@ -378,10 +541,32 @@ def _find(folder: str | Path) -> Path:
 
 
 def _refuse_used(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(entry.name != files.LOCK for entry in out.iterdir())):
         raise ValueError(
             f"{out} is there already: go on with `dcganlib resume {out}`, or name another folder with --out"
         )
+
+
+def _refuse_read_only(out: Path) -> None:
+    above = _above(out)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing can be written into {above}: name another folder with --out")
+
+
+def _refuse_full_disk(out: Path, state: TrainState) -> None:
+    """Refuse a disk that has no room for the checkpoints, before any work."""
+    networks = [state.generator, state.discriminator]
+    weights = sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())
+    there = sum(path.stat().st_size for path in out.glob("checkpoint*.pt"))
+    # Three at a time: the last, the one before and the one being written; each with Adam's two moments.
+    needed = 3 * (3 + bool(state.config.ema)) * weights - there
+    if shutil.disk_usage(_above(out)).free < needed:
+        raise files.no_room(out / "checkpoint.pt", f"{needed:,}")
+
+
+def _above(out: Path) -> Path:
+    """A folder, or the nearest one above it that exists."""
+    return next(folder for folder in (out, *out.absolute().parents) if folder.exists())
 
 
 def _rng(seed: int, purpose: int) -> torch.Generator:

@@ -7,8 +7,12 @@ decides when to stop.
 from __future__ import annotations
 
 import copy
+import math
+import re
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -180,6 +184,11 @@ def train(
 ) -> Iterator[StepRecord]:
     """Train both networks, a step at a time.
 
+    A Ctrl-C (in a notebook: interrupt the kernel) in the middle of a step is held back until the step is
+    whole and its record yielded; then it is raised, so ``state`` and the records so far fit together. A
+    second one is raised at once: D may have moved and G not, but ``state.step`` does not count that step,
+    and training can go on. Nothing here waits for a GPU, so a NaN goes unseen; see ``check_finite``.
+
     Args:
         state: From ``start`` or ``checkpoint.load``; changed in place.
         loader: From ``data.make_loader``. Where ``state.step`` lies inside an epoch, so does the first batch.
@@ -191,23 +200,50 @@ def train(
         A ``StepRecord`` after each step.
 
     Raises:
-        ValueError: The loader's images lie on another device than the networks, or are not what the
-            discriminator judges.
+        ValueError: As ``check_loader`` does; or the images are not what the discriminator judges.
+        MemoryError: A step does not fit into the device's memory; the message says what to try.
 
     Source:
         Goodfellow et al. 2014, algorithm 1, with one step of D for each step of G (k = 1).
+    """
+    check_loader(state, loader)
+    while steps is None or state.step < steps:
+        epoch, done = divmod(state.step, len(loader))
+        for real in loader.epoch(epoch, start=done):
+            with _whole_step() as held, _out_of_memory(real):
+                record = train_step(state, real, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
+            yield record
+            if held:
+                raise KeyboardInterrupt
+            if state.step == steps:
+                return
+
+
+def check_loader(state: TrainState, loader: Loader) -> None:
+    """Refuse batches that these networks could not train on, before any step; ``train`` does so first.
+
+    Args:
+        state: From ``start`` or ``checkpoint.load``.
+        loader: From ``data.make_loader``.
+
+    Raises:
+        ValueError: The loader's images lie on another device than the networks, or an epoch has a batch of
+            one image, of which batch norm over single units could learn nothing.
     """
     if loader.images.device != _device(state.generator):
         raise ValueError(
             f"the loader's images are on {loader.images.device}, the networks on {_device(state.generator)}: "
             "pass that device to make_loader"
         )
-    while steps is None or state.step < steps:
-        epoch, done = divmod(state.step, len(loader))
-        for real in loader.epoch(epoch, start=done):
-            yield train_step(state, real, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
-            if state.step == steps:
-                return
+    count, size = len(loader.images), loader.batch_size
+    if size == 1 or (count % size == 1 and not loader.drop_last):
+        for network in (state.generator, state.discriminator):
+            for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
+                if layer.norm == "unit" or (layer.norm is not None and pixels == 1):
+                    raise ValueError(
+                        f"batch_size {size} on {count} images makes a batch of 1, and batch norm over single "
+                        "units needs 2: use another batch_size, or drop_last=True"
+                    )
 
 
 def train_step(
@@ -332,6 +368,40 @@ def average(averaged: Generator, generator: Generator, decay: float, step: int) 
             mean.copy_(value)  # a count of batches
 
 
+def check_finite(records: Iterable[StepRecord | dict[str, float]]) -> None:
+    """Stop a run whose losses are no longer numbers. Reads the records, for which a GPU must catch up.
+
+    Args:
+        records: From ``train``, or their ``as_dict``.
+
+    Raises:
+        FloatingPointError: A value is NaN or infinite. The message names the first one, its step, and what
+            it tells: the images are broken, the loss function is, or one of the two players has diverged.
+    """
+    for record in records:
+        row = record.as_dict() if isinstance(record, StepRecord) else record
+        lost = [name for name, value in row.items() if not math.isfinite(value)]
+        if lost:
+            raise FloatingPointError(
+                f"{lost[0]} is {row[lost[0]]} at step {row['step']:.0f}: {_cause(lost, row['step'])}"
+            )
+
+
+def _cause(lost: list[str], step: float) -> str:
+    """What the numbers that are lost say. D judged real and fake with the same weights."""
+    if "d_real" in lost and "d_fake" not in lost:
+        return "D has no finite answer to the real images alone, so the images are broken, not the training"
+    if "d_real" in lost and step == 1:
+        return "nothing was trained yet, so the networks' first weights are broken"
+    if "d_real" in lost:
+        return "D has diverged; start again with a smaller d_lr"
+    if "d_fake" in lost:
+        return "G no longer draws finite images, it has diverged; start again with a smaller g_lr"
+    if "d_loss" in lost:
+        return "D's answers have grown beyond all numbers, or its loss function is broken; try a smaller d_lr"
+    return "D diverged in this very step, or G's loss function is broken; start again with a smaller d_lr"
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """Choose where to train.
 
@@ -375,6 +445,45 @@ def _warn_no_gpu(name: str) -> None:
     warnings.warn(
         f"device {name!r} was asked for and there is no such GPU: training on the CPU", stacklevel=3
     )
+
+
+@contextmanager
+def _whole_step() -> Iterator[list[int]]:
+    """Note a Ctrl-C in the list that is given, in place of breaking off; a second one does break off.
+
+    Only where Ctrl-C does what it usually does: a caller's own handler is left alone.
+    """
+    held: list[int] = []
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != usual:
+        yield held
+        return
+
+    def hold(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        held.append(number)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+@contextmanager
+def _out_of_memory(real: Tensor) -> Iterator[None]:
+    """Say what was too large, and what to try."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU and MPS have no kind of their own
+        if not re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):
+            raise
+        batch, *shape = real.shape
+        advice = f"try batch_size {batch // 2}" if batch > 1 else "try smaller images or base_channels"
+        raise MemoryError(
+            f"a step with batch_size {batch} of images {tuple(shape)} does not fit into the memory of "
+            f"{real.device}: {advice}"
+        ) from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Saving and loading: bit for bit, whole after any crash, and never the code of a stranger."""
 
+import errno
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from dcganlib import checkpoint, models
 from dcganlib.checkpoint import load, load_generator, save, save_generator
 from dcganlib.data import make_loader
+from dcganlib.files import write_atomically
 from dcganlib.latent import sample_z
 from dcganlib.models import generate
 from dcganlib.train import TrainConfig, start, train
@@ -141,16 +143,14 @@ def test_a_save_that_fails_leaves_the_last_checkpoint_whole(begin, tmp_path, mon
     save(tmp_path / "a.pt", state)
     before = (tmp_path / "a.pt").read_bytes()
     list(train(state, loader, 1))
-    real_save = torch.save
 
-    def full_disk(content, path):
-        real_save(content, path)
-        with open(path, "rb+") as file:
-            file.truncate(1000)
-        raise OSError("no space left on device")
+    def full_disk(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:1000])
+        raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match=r"no room for .*a\.pt: [\d,]+ bytes are needed, [\d,]+ are free"):
         save(tmp_path / "a.pt", state)
     assert (tmp_path / "a.pt").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pt"]
@@ -162,7 +162,7 @@ KILLER = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from dcganlib import checkpoint, models, train
+from dcganlib import checkpoint, files, models, train
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 slow, run = folder / "slow.bin", folder / "run.pt"
@@ -176,7 +176,7 @@ def slowly(file_name):  # as a slow disk would: pieces of 1 kB, 1 ms apart
             time.sleep(0.001)
 
 def write_one_file():
-    checkpoint.write_atomically(slow, slowly)
+    files.write_atomically(slow, slowly)
 
 def save_again_and_again():
     while True:

@@ -355,13 +355,15 @@ def test_an_ending_that_pil_cannot_write_is_refused(call, trained, tmp_path):
     assert "--out" in complaint
 
 
-def test_a_damaged_checkpoint_is_one_line(call, image_folder, tmp_path, capsys):
+def test_two_damaged_checkpoints_are_one_line(call, image_folder, tmp_path, capsys):
     call("train", image_folder, *SMALL, "--steps", 1, "--out", tmp_path / "run")
-    path = tmp_path / "run" / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-2000])
+    for name in ("checkpoint.pt", "checkpoint-previous.pt"):
+        path = tmp_path / "run" / name
+        path.write_bytes(path.read_bytes()[:-2000])
     assert main(["resume", str(tmp_path / "run"), "--steps", "2"]) == 2
     complaint = capsys.readouterr().err
     assert "checkpoint.pt is no checkpoint, or is damaged" in complaint
+    assert "checkpoint-previous.pt is no checkpoint, or is damaged" in complaint
     assert len(complaint.splitlines()) == 1
 
 

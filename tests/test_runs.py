@@ -39,8 +39,8 @@ def whole(train_discs):
 
 
 def contents(folder):
-    """Every file with its bytes, but for the checkpoint, whose tensors are compared on their own."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checkpoint.pt")
+    """Every file with its bytes, but for the checkpoints, whose tensors are compared on their own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pt")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, info."""
+"""The command ``dcganlib``: data, train, resume, sample, info, doctor."""
 
 from __future__ import annotations
 
@@ -161,6 +161,124 @@ def _info_machine() -> int:
     return 0
 
 
+GIGABYTE = 1e9
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Go through what a run needs; where something fails, say what to do and look at the rest."""
+    checks = {
+        "versions": (_check_versions, "install dcganlib anew: pip install --force-reinstall dcganlib"),
+        "device": (_check_device, "use --device cpu, or repair the GPU's driver"),
+        "data": (_check_data, "point DCGANLIB_DATA at a folder that you may write into"),
+        "disk": (_check_disk, "free some space, or work in another folder"),
+        "memory": (_check_memory, "close other programs, or use a smaller --batch-size"),
+        "one step": (_check_step, "try --device cpu; if that fails too, install torch anew"),
+    }
+    failed = 0
+    for name, (check, advice) in checks.items():
+        try:
+            said = check()
+        except Exception as error:  # whatever it is, it is what the reader wants to know
+            failed += 1
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            said = f"FAILS: {type(error).__name__}: {reason}\n{'':<9} what to do: {advice}"
+        print(f"{name:<9} {said}")
+    print(f"{failed} of {len(checks)} checks failed" if failed else "all is well")
+    return int(failed > 0)
+
+
+def _check_versions() -> str:
+    import platform
+    from importlib.metadata import version
+
+    import dcganlib
+
+    names = ("torch", "torchvision", "numpy", "pillow", "safetensors", "matplotlib")
+    found = [f"{name} {version(name)}" for name in names]
+    return ", ".join([f"dcganlib {dcganlib.__version__}", f"Python {platform.python_version()}", *found])
+
+
+def _check_device() -> str:
+    import torch
+
+    from dcganlib.train import pick_device
+
+    device = pick_device()
+    torch.ones(2, device=device).sum().item()
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    return f"{device} ({name})"
+
+
+def _check_data() -> str:
+    from dcganlib import data, files
+
+    root = data.data_root()
+    if not files.writable(root):
+        raise PermissionError(f"nothing can be written into {root}")
+    places = {
+        "mnist": "MNIST",
+        "fashion-mnist": "FashionMNIST",
+        "celeba": "celeba",
+        "faces": "faces-seed*",
+        "pokemon": "pokemon.zip",
+    }
+    found = [name for name, place in places.items() if any(root.glob(place))]
+    return f"{root} has {', '.join(found) or 'no set yet'}; mnist-mini comes with the package"
+
+
+def _check_disk() -> str:
+    import shutil
+    from pathlib import Path
+
+    from dcganlib import files
+
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    if not files.writable(here):
+        raise PermissionError(f"nothing can be written into {here}")
+    if free < GIGABYTE:
+        raise OSError(
+            f"only {free / GIGABYTE:.2f} GB are free in {here}; the checkpoints of a run take up to 1"
+        )
+    return f"{free / GIGABYTE:.0f} GB free in {here}"
+
+
+def _check_memory() -> str:
+    from pathlib import Path
+
+    import torch
+
+    report = Path("/proc/meminfo")
+    said = "not known on this system"
+    if report.exists():
+        lines = dict(line.split(":") for line in report.read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+        if free < GIGABYTE:
+            raise MemoryError(f"only {free / GIGABYTE:.2f} GB are free; a batch of 128 takes about 1")
+        said = f"{free / GIGABYTE:.0f} GB free"
+    if torch.cuda.is_available():
+        said += f", {torch.cuda.mem_get_info()[0] / GIGABYTE:.0f} GB on the GPU"
+    return said
+
+
+def _check_step() -> str:
+    import torch
+
+    from dcganlib import data, models
+    from dcganlib.train import TrainConfig, check_finite, pick_device, start, train
+
+    device, rng = pick_device(), torch.Generator().manual_seed(0)
+    generator, discriminator = models.build("dcgan-28", rng=rng)
+    images = torch.randint(256, (16, 1, 28, 28), dtype=torch.uint8, generator=rng)
+    loader = data.make_loader(images, 16, rng=rng, device=device)
+    state = start(generator.to(device), discriminator.to(device), TrainConfig(batch_size=16))
+    records = list(train(state, loader, 1))
+    check_finite(records)
+    return f"dcgan-28 on {device}: D's loss {records[0].d_loss:.2f}, G's loss {records[0].g_loss:.2f}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dcganlib", description="Train DCGANs and draw from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -228,6 +346,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.set_defaults(command=_info)
     info.add_argument("run", metavar="DIR", nargs="?", help="folder of a run, or the name of a stored one")
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="check what a run needs",
+        description="Check versions, device, data, disk and memory, and try one training step.",
+    )
+    doctor.set_defaults(command=_doctor)
     return parser
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -454,7 +455,10 @@ def _choose(what: str, name: str, known: dict[str, Any]) -> Any:
 def _halvings(image_size: int) -> list[int]:
     """Sizes from the image down to 3 or 4 pixels, each half of the last, rounded up."""
     if not 16 <= image_size <= 256:
-        raise ValueError(f"image_size must be from 16 to 256 pixels, got {image_size}")
+        nearest = 16 if image_size < 16 else 256
+        raise ValueError(
+            f"image_size must be from 16 to 256 pixels, got {image_size}; the nearest is {nearest}"
+        )
     sizes = [image_size]
     while sizes[-1] > 4:
         sizes.append((sizes[-1] + 1) // 2)
@@ -468,5 +472,7 @@ def _kernel(larger: int) -> int:
 
 def _check_positive(**values: int) -> None:
     for name, value in values.items():
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

@@ -476,7 +476,7 @@ def _out_of_memory(real: Tensor) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU and MPS have no kind of their own
-        if not re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):
+        if not re.search("out of memory|DefaultCPUAllocator|ALLOC_FAILED", str(error)):
             raise
         batch, *shape = real.shape
         advice = f"try batch_size {batch // 2}" if batch > 1 else "try smaller images or base_channels"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from dcganlib import data, runs
 from dcganlib.__main__ import main
+from dcganlib.train import StepRecord
 
 SMALL = [
     "--image-size",
@@ -387,8 +390,68 @@ def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_p
     assert [row["step"] for row in runs.read(out).history] == list(range(1, 10))
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["sample"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["sample"], ["info"], ["doctor"]])
 def test_help_is_on_standard_output(call, command):
     code, said, _ = call(*command, "--help")
     assert code == 0
     assert said.startswith("usage: dcganlib")
+
+
+# The doctor
+
+
+def test_the_doctor_goes_through_all_that_a_run_needs(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path))
+    (tmp_path / "MNIST").mkdir()
+    code, said, _ = call("doctor")
+    assert code == 0
+    lines = {line[:9].rstrip(): line[10:] for line in said.splitlines()}
+    assert list(lines)[:6] == ["versions", "device", "data", "disk", "memory", "one step"]
+    assert f"torch {version('torch')}" in lines["versions"]
+    assert lines["data"] == f"{tmp_path} has mnist; mnist-mini comes with the package"
+    assert "GB free" in lines["disk"]
+    assert "D's loss 0." in lines["one step"]
+    assert said.endswith("all is well\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil", "line", "advice"),
+    [
+        (
+            "shutil.disk_usage",
+            lambda path: shutil._ntuple_diskusage(10, 9, 1),
+            "disk      FAILS: OSError: only 0.00",
+            "free some",
+        ),
+        (
+            "dcganlib.files.writable",
+            lambda path: False,
+            "data      FAILS: PermissionError: nothing",
+            "DCGANLIB_DATA",
+        ),
+        (
+            "importlib.metadata.version",
+            lambda name: {}[name],
+            "versions  FAILS: KeyError: 'torch'",
+            "install dcganlib",
+        ),
+        ("dcganlib.train.pick_device", lambda: 1 / 0, "device    FAILS: ZeroDivisionError", "--device cpu"),
+        ("dcganlib.models.build", lambda *a, **o: 1 / 0, "one step  FAILS: ZeroDivisionError", "torch anew"),
+        (
+            "dcganlib.train.train_step",
+            lambda state, real, **o: StepRecord(1, 1, torch.full((4,), torch.nan)),
+            "one step  FAILS: FloatingPointError: d_loss is nan",
+            "torch anew",
+        ),
+    ],
+)
+def test_the_doctor_says_what_fails_and_what_to_do_and_goes_on(call, monkeypatch, place, spoil, line, advice):
+    monkeypatch.setattr(place, spoil)
+    code, said, _ = call("doctor")
+    assert code == 1
+    lines = said.splitlines()
+    (found,) = [number for number, text in enumerate(lines) if text.startswith(line)]
+    assert lines[found + 1].strip().startswith("what to do: ")
+    assert advice in lines[found + 1]
+    assert lines[-1].endswith("of 6 checks failed")
+    assert [text[:9] for text in lines if text.startswith("one step")]

@@ -1,5 +1,7 @@
 """The networks: sizes, counts, placements, weights, and two tutorials written again in plain torch."""
 
+import random
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -580,3 +582,53 @@ def test_an_unknown_norm_or_activation_is_refused_by_name():
 def test_an_empty_chain_is_refused():
     with pytest.raises(ValueError, match="layers"):
         Generator(16, 1, 4, layers=[])
+
+
+# Whatever is asked for
+
+
+def asked(count=300):
+    """Sizes, channels and widths at random, good and bad."""
+    chance = random.Random(0)
+    for _ in range(count):
+        size = chance.choice(
+            [chance.randrange(16, 257), chance.randrange(-2, 16), chance.randrange(257, 600)]
+        )
+        size = chance.choice([size, size, size, size + 0.5])
+        yield {
+            "image_size": size,
+            "channels": chance.choice([1, 3, 1, 3, 1, 3, 2, 0, -1, 1.5]),
+            "base_channels": chance.choice([1, 2, 3, 5, 8, 4, 6, 7, 0, "8"]),
+            "latent_dim": chance.choice([1, 2, 8, 100, 4, 6, 10, 0]),
+        }
+
+
+def possible(options):
+    whole = all(isinstance(value, int) for value in options.values())
+    return whole and 16 <= options["image_size"] <= 256 and min(options.values()) >= 1
+
+
+def test_whatever_is_asked_for_is_built_at_the_promised_size_or_refused_with_the_nearest_that_can_be():
+    built = refused = 0
+    for options in asked():
+        size, channels = options["image_size"], options["channels"]
+        if possible(options):
+            device = "cpu" if size <= 32 else "meta"  # where shapes are all there is
+            with torch.device(device):
+                generator, discriminator = models.build("dcgan", **options)
+                images = generator(torch.zeros(2, options["latent_dim"]))
+                assert tuple(images.shape) == (2, channels, size, size)
+                assert tuple(discriminator(images).shape) == (2,)
+            built += 1
+            continue
+        with pytest.raises(ValueError, match=r"must be") as caught:
+            models.build("dcgan", **options)
+        assert any(f"got {value!r}" in str(caught.value) for value in options.values()), options
+        refused += 1
+        nearest = re.search(r"the nearest is (\d+)", str(caught.value))
+        if nearest:
+            with torch.device("meta"):
+                models.build("dcgan", **(options | {"image_size": int(nearest[1])}))
+            assert abs(int(nearest[1]) - size) == min(abs(16 - size), abs(256 - size))
+    assert built > 50
+    assert refused > 100

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import shutil
 from dataclasses import asdict
 
@@ -440,3 +441,51 @@ def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):
     row = {"step": 1_234_567, "epoch": 2, "d_loss": 0.5, "g_loss": 0.5, "d_real": 0.5, "d_fake": 0.5}
     runs._save(tmp_path, state, [row])
     assert table(tmp_path)[0]["step"] == 1_234_567
+
+
+# Damaged files of a run
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("history.csv", b""),
+        ("history.csv", b"step,epoch,d_loss\n"),
+        ("history.csv", b"step,epoch,d_loss\n1,1,0.69\n2,1,0.6x\n"),
+        ("history.csv", b"step,epoch,d_loss\n1,1,0.69\n2,1\n"),
+        ("history.csv", b"step,epoch,d_loss\n1,1,0.69,7\n"),
+        ("history.csv", b"step,epoch,d_loss\n1,1,\xff\n"),
+        ("history.csv", bytes(1000)),
+        ("config.json", b""),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"\xff\xfe"),
+        ("generator.safetensors", b""),
+        ("generator.safetensors", b"hello, this is no safetensors"),
+        ("generator.safetensors", bytes(1000)),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_line_that_names_it(whole, tmp_path, name, content):
+    for own in ("history.csv", "config.json", "generator.safetensors"):
+        (tmp_path / own).write_bytes((whole / own).read_bytes())
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path / name} is .*damaged") as caught:
+        runs.read(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_any_changed_byte_of_a_history_or_config_is_an_error_that_names_it_or_a_readable_run(whole, tmp_path):
+    chance = random.Random(0)
+    for own in ("history.csv", "config.json", "generator.safetensors"):
+        (tmp_path / own).write_bytes((whole / own).read_bytes())
+    for _ in range(60):
+        path = tmp_path / chance.choice(["history.csv", "config.json"])
+        before = path.read_bytes()
+        content = bytearray(before)
+        content[chance.randrange(len(content))] ^= chance.randrange(1, 256)
+        path.write_bytes(content)
+        try:
+            assert runs.read(tmp_path).history
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017 - either is right
+        path.write_bytes(before)

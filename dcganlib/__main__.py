@@ -270,13 +270,13 @@ def _check_step() -> str:
     from dcganlib.train import TrainConfig, check_finite, pick_device, start, train
 
     device, rng = pick_device(), torch.Generator().manual_seed(0)
-    generator, discriminator = models.build("dcgan-28", rng=rng)
+    generator, discriminator = models.build("dcgan-28", base_channels=8, rng=rng)
     images = torch.randint(256, (16, 1, 28, 28), dtype=torch.uint8, generator=rng)
     loader = data.make_loader(images, 16, rng=rng, device=device)
     state = start(generator.to(device), discriminator.to(device), TrainConfig(batch_size=16))
     records = list(train(state, loader, 1))
     check_finite(records)
-    return f"dcgan-28 on {device}: D's loss {records[0].d_loss:.2f}, G's loss {records[0].g_loss:.2f}"
+    return f"a small dcgan-28 on {device}: D's loss {records[0].d_loss:.2f}, G's loss {records[0].g_loss:.2f}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,6 +51,7 @@ def write_atomically(
     except OSError as error:
         if error.errno in FULL:
             needed = f"more than {_written(temporary):,}" if size is None else f"{size:,}"
+            temporary.unlink(missing_ok=True)  # so that what is said to be free is what is
             raise no_room(path, needed, error.errno) from error
         if not path.parent.is_dir():
             raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} is not there") from error

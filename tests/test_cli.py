@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data, runs
+from dcganlib import data, models, runs
 from dcganlib.__main__ import main
-from dcganlib.train import StepRecord
 
 SMALL = [
     "--image-size",
@@ -399,6 +398,13 @@ def test_help_is_on_standard_output(call, command):
 
 # The doctor
 
+build = models.build
+
+
+def spoil_weights(generator, discriminator):
+    generator.blocks[0][0].weight.data.fill_(torch.nan)
+    return generator, discriminator
+
 
 def test_the_doctor_goes_through_all_that_a_run_needs(call, tmp_path, monkeypatch):
     monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path))
@@ -438,8 +444,8 @@ def test_the_doctor_goes_through_all_that_a_run_needs(call, tmp_path, monkeypatc
         ("dcganlib.train.pick_device", lambda: 1 / 0, "device    FAILS: ZeroDivisionError", "--device cpu"),
         ("dcganlib.models.build", lambda *a, **o: 1 / 0, "one step  FAILS: ZeroDivisionError", "torch anew"),
         (
-            "dcganlib.train.train_step",
-            lambda state, real, **o: StepRecord(1, 1, torch.full((4,), torch.nan)),
+            "dcganlib.models.build",
+            lambda *args, **options: spoil_weights(*build(*args, **options)),
             "one step  FAILS: FloatingPointError: d_loss is nan",
             "torch anew",
         ),

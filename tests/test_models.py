@@ -591,15 +591,13 @@ def asked(count=300):
     """Sizes, channels and widths at random, good and bad."""
     chance = random.Random(0)
     for _ in range(count):
-        size = chance.choice(
-            [chance.randrange(16, 257), chance.randrange(-2, 16), chance.randrange(257, 600)]
-        )
-        size = chance.choice([size, size, size, size + 0.5])
         yield {
-            "image_size": size,
-            "channels": chance.choice([1, 3, 1, 3, 1, 3, 2, 0, -1, 1.5]),
-            "base_channels": chance.choice([1, 2, 3, 5, 8, 4, 6, 7, 0, "8"]),
-            "latent_dim": chance.choice([1, 2, 8, 100, 4, 6, 10, 0]),
+            "image_size": chance.choice(
+                [chance.randrange(16, 257)] * 6 + [chance.randrange(-2, 16), 257, 300, 28.5]
+            ),
+            "channels": chance.choice([1, 3] * 6 + [2, 0, -1, 1.5]),
+            "base_channels": chance.choice([1, 2, 3] * 4 + [0, "8"]),
+            "latent_dim": chance.choice([1, 2, 8] * 4 + [0]),
         }
 
 
@@ -613,12 +611,11 @@ def test_whatever_is_asked_for_is_built_at_the_promised_size_or_refused_with_the
     for options in asked():
         size, channels = options["image_size"], options["channels"]
         if possible(options):
-            device = "cpu" if size <= 32 else "meta"  # where shapes are all there is
-            with torch.device(device):
-                generator, discriminator = models.build("dcgan", **options)
-                images = generator(torch.zeros(2, options["latent_dim"]))
-                assert tuple(images.shape) == (2, channels, size, size)
-                assert tuple(discriminator(images).shape) == (2,)
+            generator, discriminator = models.build("dcgan", **options)
+            images = models.generate(generator, torch.zeros(1, options["latent_dim"]))
+            assert tuple(images.shape) == (1, channels, size, size)
+            with torch.no_grad():
+                assert tuple(discriminator.eval()(images).shape) == (1,)
             built += 1
             continue
         with pytest.raises(ValueError, match=r"must be") as caught:
@@ -627,8 +624,7 @@ def test_whatever_is_asked_for_is_built_at_the_promised_size_or_refused_with_the
         refused += 1
         nearest = re.search(r"the nearest is (\d+)", str(caught.value))
         if nearest:
-            with torch.device("meta"):
-                models.build("dcgan", **(options | {"image_size": int(nearest[1])}))
+            models.Generator(int(nearest[1]), 1, 1, 1)
             assert abs(int(nearest[1]) - size) == min(abs(16 - size), abs(256 - size))
     assert built > 50
     assert refused > 100

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from dcganlib import checkpoint, models
 from dcganlib.checkpoint import load, load_generator, save, save_generator
 from dcganlib.data import make_loader
-from dcganlib.files import write_atomically
 from dcganlib.latent import sample_z
 from dcganlib.models import generate
 from dcganlib.train import TrainConfig, start, train

@@ -16,8 +16,6 @@ from PIL import Image
 
 from dcganlib import checkpoint, plot, runs
 
-FRAMES = 40
-
 
 def main() -> None:
     """Copy what a chapter needs of a run into ``dcganlib/pretrained/NAME``."""
@@ -26,16 +24,14 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("name", help="name under which `runs.read` will find it")
+    parser.add_argument("--frames", type=int, default=40, help="frames of the film (%(default)s)")
     options = parser.parse_args()
 
     run = runs.read(options.run)
     kind = "samples" if run.averaged is None else "averaged"
     grids = sorted((run.folder / kind).glob("step_*.png"))
-    chosen = (
-        [grids[round(i * (len(grids) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
-        if len(grids) > FRAMES
-        else grids
-    )
+    frames = min(options.frames, len(grids))
+    chosen = [grids[round(i * (len(grids) - 1) / (frames - 1))] for i in range(frames)]
     out = runs.PRETRAINED / options.name
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):

@@ -1,0 +1,124 @@
+"""The page of messages says what the code says: every message is there, and nothing else."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "book" / "troubleshooting.md"
+SHORTEST = 6  # letters that tell a message from another
+QUOTED = 48  # letters of its longest part that the page must quote; what follows is advice
+
+# Functions that put words together away from `raise` and `warn`: all that these say is looked at.
+BUILDERS = {
+    *("__main__.main", "__main__._warn", "__main__._doctor", "celeba._advice", "checkpoint._fill"),
+    *("data._warn_skipped", "files.no_room", "pictures.open_zip", "runs.__init__", "train._cause"),
+    "train._out_of_memory",
+}
+
+# Raised without words of their own; the words are a builder's, the system's or another library's.
+WORDLESS = {
+    *("error", "KeyboardInterrupt", "no_room(path, needed, error.errno)"),
+    "Stopped(caught[0], out, state.step)",
+    "ValueError('; '.join(differences))",
+    "ValueError(f'{path} {kind}. {about}'.rstrip())",
+    "ValueError(str(error) or type(error).__name__)",
+    "DownloadError(f'{error}. {advice}'.rstrip())",
+    "_TryAgainError(f'{type(error).__name__} after {got:,} bytes')",
+    "files.no_room(out / 'checkpoint.pt', f'{needed:,}')",
+}
+
+# Not on the page: each message, and why. "Programmer" means that only a caller's own code can cause it.
+PROGRAMMER = "a programmer's call with a tensor or an argument of the wrong kind"
+LEFT_OUT = {
+    "all is well": "nothing is wrong",
+    "one step": "the name of a check, which the doctor prints in any case",
+    "expected uint8 images, got …": PROGRAMMER,
+    "expected floating-point images in [-1, 1], got …": PROGRAMMER,
+    "images must be uint8 of shape (N, C, H, W), got … of shape …": PROGRAMMER,
+    "images must have shape (N, 1 or 3, H, W) with N of at least 1, got …": PROGRAMMER,
+    "images must have shape (N, …), got …": PROGRAMMER,
+    "z must have shape (N, …), got …": PROGRAMMER,
+    "a and b must have one shape, got … and …": PROGRAMMER,
+    "t must be a number or a 1-D tensor of positions, got shape …": PROGRAMMER,
+    "… is empty: expected at least one logit, got shape …": PROGRAMMER,
+    "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
+    "expected an int or a (height, width) pair, got …": PROGRAMMER,
+    "alt must say what the film shows, it is empty": PROGRAMMER,
+}
+
+
+def plain(text: str) -> str:
+    """A message with … for each value and each word in capitals, and single spaces."""
+    return " ".join(re.sub(r"\b[A-Z]{2,}\b", "…", text).split())
+
+
+def longest(text: str) -> str:
+    """The longest part between two values."""
+    return max(map(str.strip, text.split("…")), key=len)
+
+
+def said(node: ast.AST, module) -> list[str]:
+    """What a piece of code says: its strings of some length, with the module's constants filled in."""
+    if isinstance(node, ast.Constant):
+        parts = [node]
+    elif isinstance(node, ast.JoinedStr):
+        parts = node.values
+    else:
+        return [text for child in ast.iter_child_nodes(node) for text in said(child, module)]
+    words = [getattr(module, ast.unparse(p.value), 0) if hasattr(p, "conversion") else p.value for p in parts]
+    text = plain("".join(word if isinstance(word, str) else "…" for word in words))
+    return [text] if " " in text and len(longest(text)) >= SHORTEST else []
+
+
+@pytest.fixture(scope="module")
+def code() -> tuple[set[str], set[str], set[str]]:
+    """All that the package says when something is wrong; what it raises without words; the builders found."""
+    found, wordless, built = set(), set(), set()
+    for path in (ROOT / "dcganlib").glob("*.py"):
+        module = importlib.import_module(f"dcganlib.{path.stem}")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = f"{path.stem}.{getattr(node, 'name', '')}"
+            if isinstance(node, ast.Raise) and node.exc:
+                found.update(said(node, module))
+                wordless |= set() if said(node, module) else {ast.unparse(node.exc)}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
+                found.update(said(node, module))
+            elif isinstance(node, ast.FunctionDef) and name in BUILDERS:
+                built.add(name)
+                for inner in ast.walk(node):
+                    if isinstance(inner, (ast.Assign, ast.AugAssign, ast.Return)) or (
+                        isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Call)
+                    ):
+                        found.update(said(inner, module))
+    return found, wordless, built
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """The page's messages: code that fills a line, but for the list's mark and the line break at the end."""
+    found = re.findall(r"^(?:- |  )(`+)(.+)\1(?: \\)?$", PAGE.read_text(encoding="utf-8"), re.M)
+    return [plain(line) for _, line in found]
+
+
+def shows(line: str, message: str) -> bool:
+    """Whether a line has the message's longest part, and no word that the message has not."""
+    words = ".*".join(re.escape(part.strip()) for part in line.split("…"))
+    return longest(message)[:QUOTED] in line and re.search(words, message) is not None
+
+
+def test_every_message_of_the_package_is_on_the_page(code, lines):
+    missing = {message for message in code[0] if not any(shows(line, message) for line in lines)}
+    assert missing == set(LEFT_OUT)
+
+
+def test_every_message_on_the_page_is_one_of_the_package(code, lines):
+    assert len(lines) > 100
+    assert [line for line in lines if not any(shows(line, message) for message in code[0])] == []
+
+
+def test_no_message_is_put_together_where_nobody_looks(code):
+    assert code[1:] == (WORDLESS, BUILDERS)

@@ -167,7 +167,7 @@ GIGABYTE = 1e9
 def _doctor(options: argparse.Namespace) -> int:
     """Go through what a run needs; where something fails, say what to do and look at the rest."""
     checks = {
-        "versions": (_check_versions, "install dcganlib anew: pip install --force-reinstall dcganlib"),
+        "versions": (_check_versions, "install dcganlib again, with the line in README.md"),
         "device": (_check_device, "use --device cpu, or repair the GPU's driver"),
         "data": (_check_data, "point DCGANLIB_DATA at a folder that you may write into"),
         "disk": (_check_disk, "free some space, or work in another folder"),

@@ -15,10 +15,12 @@ from dcganlib.fetch import DownloadError
 
 SHORTER = {
     'SET = "faces"': 'SET = "celeba"',
-    "STEPS, WINDOW = 1200, 300": "STEPS, WINDOW = 8, 4",
+    "STEPS, WINDOW = 1500, 300": "STEPS, WINDOW = 8, 4",
     "% 25 == 0": "% 2 == 0",
-    "batches, 150": "batches, 2",
+    "batches, 400": "batches, 2",
+    "plain[400 // 25 - 1]": "plain[-1]",
     "range(5)": "range(1)",
+    "rows) / 100": "rows) / 2",
     "TrainConfig(batch_size=32": "TrainConfig(batch_size=4",
     "portraits.images, 32,": "portraits.images, 4,",
     "COUNT = 4000": "COUNT = None",

@@ -138,10 +138,10 @@ def test_the_count_is_of_the_split_and_among_is_of_the_whole_set(small):
     assert [len(names) for names in parts] == [1, 3, 3, 3]
     assert len(celeba.read(small, "train", 2, among=3).source.names) == 2
     assert len(celeba.read(small, "train", 2, among=1).source.names) == 1
-    assert len(celeba.read(small, "valid", 4).source.names) == 1
+    assert len(celeba.read(small, "valid", among=4).source.names) == 1
     assert len(celeba.read(small, "all", 4).attributes) == 4
     with pytest.raises(ValueError, match="no image of .* belongs to the split 'valid'"):
-        celeba.read(small, "valid", 3)
+        celeba.read(small, "valid", among=3)
 
 
 def test_pictures_alone_are_enough_for_the_whole(small):

@@ -45,6 +45,13 @@ def published(face_set, host, tmp_path, monkeypatch):
     return content
 
 
+class WithoutAssertions(ast.NodeTransformer):
+    """Leaves out what holds for the full length alone."""
+
+    def visit_Assert(self, node):
+        return ast.copy_location(ast.Pass(), node)
+
+
 def cells():
     """The chapter's code cells, made short; their assertions need the full length and are left out."""
     used = set()
@@ -56,8 +63,7 @@ def cells():
             if long in source:
                 used.add(long)
                 source = source.replace(long, short)
-        tree = ast.parse(source)
-        tree.body = [node for node in tree.body if not isinstance(node, ast.Assert)]
+        tree = ast.fix_missing_locations(WithoutAssertions().visit(ast.parse(source)))
         yield compile(tree, "05_celeba_dcgan", "exec")
     assert used == set(SHORTER), "the chapter no longer has all the lines that this test makes short"
 

@@ -54,6 +54,7 @@ def test_a_run_leaves_a_complete_folder(whole):
     pictures = [f"step_{step:06}.png" for step in (0, 2, 4, 6, 8, 10)]
     assert sorted(os.listdir(whole / "samples")) == pictures
     assert sorted(os.listdir(whole)) == [
+        "checkpoint-previous.pt",
         "checkpoint.pt",
         "config.json",
         "generator.safetensors",

@@ -180,20 +180,17 @@ def run(
             raise ValueError(f"{label} must be at least 1, got {value}")
     if architecture is not None and architecture not in models.ARCHITECTURES:
         raise ValueError(f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}")
-    if out is not None:
-        _refuse_used(Path(out))
-        _refuse_read_only(Path(out))
     colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
     architecture = architecture or ("dcgan-28" if (colours, size) == (1, 28) else "dcgan")
-    generator, discriminator = models.build(
-        architecture, image_size=size, channels=colours, base_channels=base_channels, rng=_rng(config.seed, 0)
-    )
     out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
     _refuse_used(out)
     _refuse_read_only(out)
-    state = start(generator, discriminator, config)
-    _refuse_full_disk(out, state)
+    generator, discriminator = models.build(
+        architecture, image_size=size, channels=colours, base_channels=base_channels, rng=_rng(config.seed, 0)
+    )
     place = pick_device(device)
+    state = start(generator.to(place), discriminator.to(place), config)
+    _refuse_full_disk(out, state)
     images = data.load(
         name_or_folder, root=root, image_size=size, channels=colours, crop=crop, count=count
     ).images
@@ -213,7 +210,6 @@ def run(
         crop,
         count,
     )
-    state = start(generator.to(place), discriminator.to(place), config)
     check_loader(state, loader)
     out.mkdir(parents=True, exist_ok=True)
     with files.locked(out) as check:

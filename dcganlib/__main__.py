@@ -77,6 +77,7 @@ def _train(options: argparse.Namespace) -> int:
     from dcganlib.train import TrainConfig
 
     names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
+    names += ("weight_decay", "decay_start", "decay_steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     out = runs.run(
         options.data,
@@ -89,6 +90,7 @@ def _train(options: argparse.Namespace) -> int:
         base_channels=options.base_channels,
         crop=options.crop,
         count=options.count,
+        conditional=options.conditional,
         checkpoint_every=options.checkpoint_every,
         sample_every=options.sample_every,
         root=options.root,
@@ -118,7 +120,7 @@ def _sample(options: argparse.Namespace) -> int:
     kind = Image.registered_extensions().get(out.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
-    runs.sample(options.run, options.n, seed=options.seed).save(out)
+    runs.sample(options.run, options.n, seed=options.seed, label=options.label).save(out)
     print(f"wrote {out}")
     return 0
 
@@ -316,6 +318,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--ema", type=float, help="decay of an average of the generator's weights, kept beside it (none)"
     )
+    train.add_argument(
+        "--weight-decay", type=float, help="share of each weight that joins its gradient (none)"
+    )
+    train.add_argument(
+        "--decay-start", type=int, help="step from which the learning rates fall to 0 (the first)"
+    )
+    train.add_argument("--decay-steps", type=int, help="steps in which they do (never)")
+    train.add_argument(
+        "--conditional", action="store_true", help="tell both networks the class of each image"
+    )
     train.add_argument("--seed", type=int, help="of everything random (0)")
     train.add_argument(
         "--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)"
@@ -339,6 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--n", type=int, default=64, help="number of images (%(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
+    sample.add_argument("--label", type=int, help="class of all images, of a conditional run (each in turn)")
     sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
 
     info = commands.add_parser(

@@ -172,6 +172,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
 def _describe(network: Generator | Discriminator) -> dict[str, Any]:
     """The arguments that make the network again, as plain values."""
     names = ["image_size", "channels"] + ["latent_dim"] * isinstance(network, Generator)
+    names += ["classes"] * (network.classes > 0)
     return {name: getattr(network, name) for name in names} | {
         "layers": [asdict(layer) for layer in network.layers]
     }

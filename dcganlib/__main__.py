@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, info, doctor."""
+"""The command ``dcganlib``: data, train, resume, sample, classifier, info, doctor."""
 
 from __future__ import annotations
 
@@ -122,6 +122,59 @@ def _sample(options: argparse.Namespace) -> int:
         raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
     runs.sample(options.run, options.n, seed=options.seed, label=options.label).save(out)
     print(f"wrote {out}")
+    return 0
+
+
+def _classifier(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    import torch
+    from tqdm.auto import tqdm
+
+    import dcganlib
+    from dcganlib import classifier, data
+    from dcganlib.train import pick_device
+
+    name, seed, epochs = options.name, options.seed, options.epochs
+    if name not in classifier.RECIPES:
+        raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
+    out = Path(options.out or f"classifier-{name}.safetensors")
+    if out.exists():
+        raise ValueError(f"{out} is there already: name another file with --out")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {out}: the folder {out.parent} is not there")
+    recipe, place = classifier.RECIPES[name], pick_device(options.device)
+    epochs = recipe.epochs if epochs is None else epochs
+    train, test = (data.load(name, root=options.root, split=split) for split in ("train", "test"))
+    network = classifier.build(train, widths=recipe.widths, rng=torch.Generator().manual_seed(seed)).to(place)
+    learning = classifier.fit(
+        network, train, epochs=epochs, mirror=recipe.mirror, seed=seed, precision="bfloat16"
+    )
+    with tqdm(learning, total=epochs, unit="epoch") as bar:
+        for record in bar:
+            said = f"epoch {record.epoch}: loss {record.loss:.4f}, right {record.accuracy:.2%}"
+            bar.write(said, sys.stderr)
+    network.half().float()  # as the file will have the weights, so that the accuracy is that of the file
+    right = torch.as_tensor(classifier.accuracy(network, test))
+    mean = right.mean().item()
+    each = dict(zip(network.names, right.tolist(), strict=True)) if network.multilabel else {}
+    classifier.save(
+        out,
+        network,
+        description=f"Tells the {'attributes' if each else 'classes'} of {name}; trained on its train split",
+        data=train.name,
+        command=f"dcganlib classifier {name} --epochs {epochs} --seed {seed}",
+        seed=seed,
+        epochs=epochs,
+        test_accuracy=mean,
+        **({"test_accuracies": each} if each else {}),
+        train_images=len(train),
+        test_images=len(test),
+        version=dcganlib.__version__,
+    )
+    for attribute, share in each.items():
+        print(f"{share:>8.2%}  {attribute}")
+    print(f"wrote {out}: right on {mean:.2%} of the {len(test):,} test images")
     return 0
 
 
@@ -353,6 +406,18 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
     sample.add_argument("--label", type=int, help="class of all images, of a conditional run (each in turn)")
     sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
+
+    classifier = commands.add_parser(
+        "classifier",
+        help="train a classifier, as measures of quality use",
+        description="Train one of the classifiers that come with the package again, into a new file.",
+    )
+    classifier.set_defaults(command=_classifier)
+    classifier.add_argument("name", help="mnist, fashion-mnist or faces")
+    classifier.add_argument("--epochs", type=int, help="length in passes over the set (the stored one's)")
+    classifier.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    classifier.add_argument("--out", help="file to write (classifier-NAME.safetensors)")
+    _add_place(classifier)
 
     info = commands.add_parser(
         "info", help="say what is here, or what a run is", description="Say what is here, or what a run is."

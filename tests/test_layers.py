@@ -24,6 +24,7 @@ ORDER = [
     "models",
     "train",
     "checkpoint",
+    "metrics",
     "plot",
     "notebook",
     "runs",

@@ -14,7 +14,7 @@ from dcganlib.__main__ import _parser, main
 from dcganlib.classifier import NAMES, RECIPES, Classifier, accuracy, build, fit, load, predict, save
 
 LIMIT = 1_000_000  # bytes of a stored classifier
-MEASURED = {"mnist": 0.995, "fashion-mnist": 0.93, "faces": 0.99}
+PROMISED = {"mnist": 0.993, "fashion-mnist": 0.912, "faces": 0.99}  # share right on the test images
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "widths"), [(28, 1, (16, 32, 64, 64)), (9, 3, (2, 3)), (4, 1, (5,))]
+    ("size", "channels", "widths"), [(28, 1, (32, 64, 64)), (9, 3, (2, 3)), (4, 1, (5,))]
 )
 def test_features_and_logits_are_those_of_plain_formulas(rng, size, channels, widths):
     network = models.init_weights(Classifier(size, channels, "abc", widths=widths), rng())
@@ -64,8 +64,8 @@ def test_features_and_logits_are_those_of_plain_formulas(rng, size, channels, wi
     images = torch.rand(3, channels, size, size, generator=rng(2)) * 2 - 1
     told, maps = network.eval().state_dict(), images
     for layer in range(2 * len(widths) - 1):
-        stride = 2 if layer % 2 else 1
-        maps = F.conv2d(maps, told[f"blocks.{3 * layer}.weight"], stride=stride, padding=1)
+        weight, halving = told[f"blocks.{3 * layer}.weight"], layer == 0 or layer % 2 == 1
+        maps = F.conv2d(maps, weight, stride=1 + halving, padding=1 if layer else 2)
         gain, offset, mean, spread = (
             told[f"blocks.{3 * layer + 1}.{name}"][:, None, None]
             for name in ("weight", "bias", "running_mean", "running_var")
@@ -86,7 +86,7 @@ def test_a_classifier_learns_the_classes_of_a_set_or_its_attributes(stripes, mar
     assert (of_classes.names, of_classes.multilabel) == (("standing", "lying"), False)
     assert (of_attributes.names, of_attributes.multilabel) == (("Lying", "Up"), True)
     assert of_classes.about == {}
-    assert (of_classes.image_size, of_classes.channels, of_classes.widths) == (8, 1, (16, 32, 64, 64))
+    assert (of_classes.image_size, of_classes.channels, of_classes.widths) == (8, 1, (32, 64, 64))
 
 
 def test_weights_come_from_the_source_that_is_given(stripes, rng):
@@ -167,8 +167,8 @@ def test_answers_take_no_gradients(small, stripes):
 
 @pytest.mark.parametrize("options", [{}, {"mirror": True, "precision": "bfloat16"}])
 def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
-    records = learn(small, stripes, epochs=8, shift=1, **options)
-    assert [record.epoch for record in records] == list(range(1, 9))
+    records = learn(small, stripes, epochs=4, lr=0.03, shift=1, **options)
+    assert [record.epoch for record in records] == [1, 2, 3, 4]
     assert 0 < records[-1].loss < 0.5 * records[0].loss
     assert records[-1].accuracy > 0.95
     assert accuracy(small, stripes) > 0.95
@@ -177,16 +177,17 @@ def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
 
 def test_attributes_are_learnt(marks, rng):
     network = build(marks, widths=(4, 8), rng=rng())
-    records = learn(network, marks, epochs=8, shift=1)
+    records = learn(network, marks, epochs=4, lr=0.03, shift=1)
     assert records[-1].loss < 0.5 * records[0].loss
     assert 0.5 * accuracy(network, marks).sum() > 0.95
 
 
 def test_the_same_seed_gives_the_same_network_and_torchs_own_source_is_left_alone(stripes, rng):
-    trained, before = [], torch.get_rng_state()
-    for seed in (1, 1, 2):
-        network = build(stripes, widths=(4, 8), rng=rng())
-        trained.append((learn(network, stripes, epochs=2, seed=seed, mirror=True), network))
+    trained = [(build(stripes, widths=(4, 8), rng=rng()), seed) for seed in (1, 1, 2)]
+    before = torch.get_rng_state()
+    trained = [
+        (learn(network, stripes, epochs=2, seed=seed, mirror=True), network) for network, seed in trained
+    ]
     assert torch.equal(before, torch.get_rng_state())
     assert trained[0][0] == trained[1][0] != trained[2][0]
     assert same(trained[0][1], trained[1][1])
@@ -318,10 +319,11 @@ def test_a_classifier_comes_back_in_16_bits_with_what_was_said_about_it(small, s
     assert again.about == {"seed": 3, "note": "stripes"}
     assert (again.names, again.multilabel, again.widths) == (small.names, False, (4, 8))
     assert same(again, small)
-    assert torch.equal(again(data.to_float(stripes.images)), small(data.to_float(stripes.images)))
+    images = data.to_float(stripes.images)
+    torch.testing.assert_close(again(images), small(images), rtol=1e-5, atol=1e-6)
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    assert not again.features(data.to_float(stripes.images)).requires_grad
+    assert not again.features(images).requires_grad
 
 
 def test_a_classifier_is_no_generator_nor_the_reverse(small, tiny_pair, tmp_path):
@@ -358,7 +360,7 @@ def test_a_stored_classifier_is_small_and_says_how_it_was_made(name):
     assert command == "dcganlib"
     assert (options.name, options.seed, options.epochs) == (name, told["seed"], told["epochs"])
     assert (told["epochs"], told["version"]) == (recipe.epochs, dcganlib.__version__)
-    assert MEASURED[name] - 0.005 < told["test_accuracy"] < 1
+    assert PROMISED[name] <= told["test_accuracy"] < 1
     assert name in told["description"]
 
 
@@ -377,11 +379,13 @@ def test_a_flipped_byte_of_a_stored_classifier_is_found(name, tmp_path):
 def test_the_stored_classifier_of_digits_tells_the_bundled_digits(mnist_mini):
     found = load("mnist")
     assert found.names == data.MNIST_CLASSES
-    right = accuracy(found, mnist_mini)
-    assert 0.99 <= right < 1
-    assert right == pytest.approx(found.about["test_accuracy"], abs=0.005)
-    counts = torch.bincount(predict(found, mnist_mini.images), minlength=10)
-    assert ((counts - 500).abs() < 10).all()
+    answers = predict(found, mnist_mini.images)
+    right = (answers == mnist_mini.labels).float().mean().item()
+    assert right == pytest.approx(
+        0.9976, abs=0.001
+    )  # a little higher than on test images: all are of training
+    assert 0 < right - found.about["test_accuracy"] < 0.005
+    assert ((torch.bincount(answers, minlength=10) - 500).abs() < 10).all()
 
 
 def test_the_stored_classifier_of_faces_tells_their_attributes(face_set):
@@ -413,7 +417,7 @@ def prepared(stripes, marks, monkeypatch):
         return marks if name == "faces" else stripes
 
     monkeypatch.setattr(data, "load", find)
-    monkeypatch.setitem(RECIPES, "mnist", classifier.Recipe((4, 8), epochs=3, mirror=True))
+    monkeypatch.setitem(RECIPES, "mnist", classifier.Recipe((4, 8), epochs=3, shift=1, mirror=True))
     monkeypatch.setitem(RECIPES, "faces", classifier.Recipe((4, 8), epochs=2))
     return asked
 

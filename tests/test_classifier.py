@@ -14,7 +14,7 @@ from dcganlib.__main__ import _parser, main
 from dcganlib.classifier import NAMES, RECIPES, Classifier, accuracy, build, fit, load, predict, save
 
 LIMIT = 1_000_000  # bytes of a stored classifier
-PROMISED = {"mnist": 0.993, "fashion-mnist": 0.912, "faces": 0.99}  # share right on the test images
+PROMISED = {"mnist": 0.993, "fashion-mnist": 0.92, "faces": 0.99}  # share right on the test images
 
 
 @pytest.fixture(scope="module")

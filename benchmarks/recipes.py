@@ -153,6 +153,7 @@ RECIPES = (
     Recipe("norm-before-tanh", "batch norm before G's tanh", generator={-1: {"norm": "batch"}}),
     Recipe("norm-in-first", "batch norm in D's first block", discriminator={0: NORMED}),
     Recipe("lr-0.001", "learning rate 0.001 for both", train={"g_lr": 0.001, "d_lr": 0.001}),
+    Recipe("lr-0.005", "learning rate 0.005 for both", train={"g_lr": RATE_D2L, "d_lr": RATE_D2L}),
     Recipe("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
     Recipe("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
     # Not trained: what the published Flux code really has, as no gradient reaches its generator.
@@ -323,7 +324,7 @@ def _measures(
     seen = metrics.extract(network, images)
     precision, recall = metrics.precision_recall(reference, seen)
     told = metrics.two_sample_accuracy(reference[:TWO_SAMPLE], seen[:TWO_SAMPLE])
-    counts = metrics.class_histogram(classifier.predict(network, images), len(expected))
+    counts = metrics.class_histogram(network.head(seen).argmax(1), len(expected))
     return {
         "frechet": metrics.frechet_distance(reference, seen),
         "kernel": metrics.kernel_distance(

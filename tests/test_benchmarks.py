@@ -53,6 +53,12 @@ def digits(mnist_mini):
     return mnist_mini.images[::25]
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """Networks that train in no time."""
+    monkeypatch.setattr(recipes, "WIDTH", 2)
+
+
 @pytest.fixture(scope="module")
 def stored():
     return json.loads(recipes.MEASURED.read_text())
@@ -81,7 +87,7 @@ def pair(recipe):
 
 
 @every_recipe
-def test_a_recipe_draws_judges_and_trains_on_digits(recipe, digits, tmp_path):
+def test_a_recipe_draws_judges_and_trains_on_digits(recipe, digits, narrow, tmp_path):
     about = recipes.run(recipe, 0, digits, tmp_path, budget=64)
     assert about["steps"] == (64 // recipe.config(0).batch_size if recipe.trained else 0)
     assert about["diverged"] is None
@@ -140,7 +146,7 @@ def test_every_recipe_that_is_trained_sees_as_many_images():
     assert {r.steps() * r.config(0).batch_size for r in RECIPES if r.trained} == {16_000}
 
 
-def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, tmp_path):
+def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, narrow, tmp_path):
     drawn = []
     for index, (name, seed) in enumerate([("paper", 0), ("lr-0.001", 0), ("summed-loss", 0), ("paper", 1)]):
         folder = tmp_path / str(index)
@@ -156,7 +162,7 @@ def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, tmp_pa
 # Runs
 
 
-def test_a_runs_folder_is_read_back_by_the_library(digits, tmp_path):
+def test_a_runs_folder_is_read_back_by_the_library(digits, narrow, tmp_path):
     recipes.run(PAPER, 3, digits, tmp_path, budget=64)
     found = runs.read(tmp_path)
     assert [row["step"] for row in found.history] == [1, 2, 3, 4]
@@ -164,7 +170,7 @@ def test_a_runs_folder_is_read_back_by_the_library(digits, tmp_path):
     assert found.averaged is not None
 
 
-def test_a_run_that_diverges_is_a_result_and_keeps_no_weights(digits, tmp_path):
+def test_a_run_that_diverges_is_a_result_and_keeps_no_weights(digits, narrow, tmp_path):
     wild = replace(PAPER, train={"g_lr": 1e30, "d_lr": 1e30})
     about = recipes.run(wild, 0, digits, tmp_path, budget=640)
     assert about["steps"] < 10
@@ -172,7 +178,7 @@ def test_a_run_that_diverges_is_a_result_and_keeps_no_weights(digits, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "history.csv"}
 
 
-def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, tmp_path, capsys):
+def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, narrow, tmp_path, capsys):
     there, elsewhere = tmp_path / "paper-0", tmp_path / "no-norm-0"
     there.mkdir()
     (there / "config.json").write_text("kept")
@@ -187,11 +193,13 @@ def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, tmp_pat
 # Measures
 
 
-def test_measures_are_taken_of_both_generators_and_once(digits, mnist_mini, tmp_path, monkeypatch, capsys):
+def test_measures_are_taken_of_both_generators_and_once(
+    digits, mnist_mini, narrow, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(data, "load", lambda name, **options: mnist_mini)
     chosen = [PAPER, BY_NAME["flux-as-written"]]
     recipes.train_all(tmp_path, chosen, 1, digits, budget=128)
-    found = recipes.measure_all(tmp_path, chosen, 1, None, 200)
+    found = recipes.measure_all(tmp_path, chosen, 1, None, 100)
     assert [(row["recipe"], row["weights"]) for row in found["rows"]] == [
         (name, weights) for name in ("paper", "flux-as-written") for weights in ("plain", "averaged")
     ]
@@ -201,7 +209,7 @@ def test_measures_are_taken_of_both_generators_and_once(digits, mnist_mini, tmp_
     assert grey["d_loss"] is None
     assert 0.1 < found["rows"][0]["d_loss"] < 2
     capsys.readouterr()
-    assert recipes.measure_all(tmp_path, chosen, 1, None, 200) == json.loads(json.dumps(found))
+    assert recipes.measure_all(tmp_path, chosen, 1, None, 100) == json.loads(json.dumps(found))
     assert capsys.readouterr().out == ""
 
 

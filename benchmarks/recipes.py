@@ -152,6 +152,7 @@ RECIPES = (
     Recipe("norm-before-tanh", "batch norm before G's tanh", generator={-1: {"norm": "batch"}}),
     Recipe("norm-in-first", "batch norm in D's first block", discriminator={0: NORMED}),
     Recipe("lr-0.001", "learning rate 0.001 for both", train={"g_lr": 0.001, "d_lr": 0.001}),
+    Recipe("lr-0.005", "learning rate 0.005 for both", train={"g_lr": 0.005, "d_lr": 0.005}),
     Recipe("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
     Recipe("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
     # Not trained: what the published Flux code really has, as no gradient reaches its generator.

@@ -38,6 +38,7 @@ DIFFERENCES = {
     "norm-before-tanh": NORM_BEFORE_TANH,
     "norm-in-first": NORM_IN_FIRST,
     "lr-0.001": {("g_lr", 0.001), ("d_lr", 0.001)},
+    "lr-0.005": {("g_lr", 0.005), ("d_lr", 0.005)},
     "beta1-0.9": {("beta1", 0.9)},
     "batch-64": {("batch_size", 64)},
     "flux-as-written": FLUX | DROPOUT | {("trained", False)},

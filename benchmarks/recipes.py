@@ -4,7 +4,7 @@ Every recipe sees 16,000 digits of MNIST's training split (1,000 steps of 16) at
 starts from the same weights and the same order of images where its networks allow it. The averaged weights
 come from the same run.
 
-python benchmarks/recipes.py                     # train what is missing, about a minute a run
+python benchmarks/recipes.py                     # train what is missing: 45 runs, up to a minute each
 python benchmarks/recipes.py --measure           # measure all that is there, and print the table
 python benchmarks/recipes.py --table             # print the table of the stored measures
 python benchmarks/recipes.py --quick             # two recipes, few steps: two minutes

@@ -1,7 +1,10 @@
 """What the chapters show with: source and films as outputs of a cell."""
 
 import base64
+import html
 import inspect
+import io
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import Image
 
 from dcganlib import losses, notebook
 from dcganlib.models import Layer
-from dcganlib.notebook import show_animation, show_source
+from dcganlib.notebook import show_animation, show_slider, show_source
 from dcganlib.plot import animate
 
 
@@ -70,3 +73,63 @@ def test_a_film_needs_a_description_and_the_right_kind(film, tmp_path):
         show_animation(tmp_path / "film.mp4", "a film")
     with pytest.raises(FileNotFoundError):
         show_animation(tmp_path / "none.gif", "a film")
+
+
+def greys(*levels):
+    return [torch.full((1, 1, 8, 6), level, dtype=torch.uint8) for level in levels]
+
+
+def test_show_slider_carries_all_frames_side_by_side_in_their_order():
+    shown = show_slider(greys(10, 20, 30), ["a", "b", "c"], "three greys")._repr_html_()
+    content = re.search(r'src="data:image/png;base64,([^"]+)"', shown)[1]
+    with Image.open(io.BytesIO(base64.b64decode(content))) as strip:
+        assert strip.size == (18, 8)
+        assert [strip.getpixel((x, 4)) for x in (0, 5, 6, 11, 12, 17)] == [
+            (level,) * 3 for level in (10, 10, 20, 20, 30, 30)
+        ]
+    assert "width: 300%" in shown
+
+
+def test_a_slider_begins_in_the_middle_or_where_it_is_told():
+    for start, (value, shift, text) in {
+        None: (2, "50.0", "2"),
+        0: (0, "0.0", "0"),
+        3: (3, "75.0", "3"),
+    }.items():
+        shown = show_slider(greys(1, 2, 3, 4), list("0123"), "four greys", start=start)._repr_html_()
+        assert f'min="0" max="3" value="{value}" aria-valuetext="{text}"' in shown
+        assert f"translateX(-{shift}%)" in shown
+        assert f"<output>{text}</output>" in shown
+
+
+def test_a_slider_keeps_what_it_says_apart_from_its_markup():
+    texts = ["<b>", 'it\'s "2" & more']
+    shown = show_slider(greys(1, 2), texts, 'a "grey" & <i>', label="<u>")._repr_html_()
+    assert json.loads(html.unescape(re.search(r'data-texts="([^"]*)"', shown)[1])) == texts
+    assert 'alt="a &quot;grey&quot; &amp; &lt;i&gt;"' in shown
+    assert "<span>&lt;u&gt;</span>" in shown
+    assert not {"<b>", "<i>", "<u>"} & set(re.findall(r"<[^>]*>", shown))
+
+
+def test_a_slider_takes_colour_and_finished_pictures():
+    pictures = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
+    shown = show_slider(pictures, ["red", "blue"], "two colours")._repr_html_()
+    content = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
+    with Image.open(io.BytesIO(content)) as strip:
+        assert [strip.getpixel((x, 0)) for x in (3, 4)] == [(255, 0, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "texts", "alt", "options", "message"),
+    [
+        (greys(1), ["a"], "a grey", {}, "at least 2 frames .* got 1 and 1"),
+        (greys(1, 2), ["a"], "two greys", {}, "got 2 and 1"),
+        (greys(1, 2), ["a", "b"], " ", {}, "alt"),
+        (greys(1, 2), ["a", "b"], "two greys", {"start": 2}, "from 0 to 1, got 2"),
+        (greys(1, 2), ["a", "b"], "two greys", {"start": -1}, "got -1"),
+        ([*greys(1), torch.zeros(2, 1, 8, 6)], ["a", "b"], "a pair", {}, r"\(6, 8\), \(14, 8\)"),
+    ],
+)
+def test_a_slider_refuses_what_it_cannot_show(frames, texts, alt, options, message):
+    with pytest.raises(ValueError, match=message):
+        show_slider(frames, texts, alt, **options)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from dcganlib.plot import grid_image
 
+WIDEST = 16_383  # pixels of a side, at most, in a WebP file
+
 MOVE = (
     "const box = this.closest('[data-texts]'), texts = JSON.parse(box.dataset.texts);"
     "const text = texts[this.value];"
@@ -100,8 +102,8 @@ def show_slider(
         An IPython HTML object.
 
     Raises:
-        ValueError: There are too few frames, they differ in size, their number is not that of the texts,
-            ``start`` is none of them, or the description is empty.
+        ValueError: There are too few frames, they differ in size or are too wide together, their number is
+            not that of the texts, ``start`` is none of them, or the description is empty.
     """
     from IPython.display import HTML  # only notebooks have it
 
@@ -120,12 +122,16 @@ def show_slider(
     wide, high = pictures[0].size
     if {picture.size for picture in pictures} != {(wide, high)}:
         raise ValueError(f"frames must have one size, got {sorted({picture.size for picture in pictures})}")
+    if wide * len(pictures) > WIDEST:
+        raise ValueError(
+            f"{len(pictures)} frames of {wide} pixels are wider than {WIDEST} in all: take fewer, or narrower"
+        )
     strip = Image.new("RGB", (wide * len(pictures), high))
     for index, picture in enumerate(pictures):
         strip.paste(picture, (index * wide, 0))
     buffer = io.BytesIO()
-    strip.save(buffer, "png")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    strip.save(buffer, "webp", quality=90)
+    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     shown = (
         f"display: block; width: {100 * len(pictures)}%; max-width: none; height: auto; padding: 0; "
         "border-radius: 0; image-rendering: pixelated; "

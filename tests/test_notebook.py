@@ -76,17 +76,16 @@ def test_a_film_needs_a_description_and_the_right_kind(film, tmp_path):
 
 
 def greys(*levels):
-    return [torch.full((1, 1, 8, 6), level, dtype=torch.uint8) for level in levels]
+    return [torch.full((1, 1, 32, 16), level, dtype=torch.uint8) for level in levels]
 
 
 def test_show_slider_carries_all_frames_side_by_side_in_their_order():
-    shown = show_slider(greys(10, 20, 30), ["a", "b", "c"], "three greys")._repr_html_()
-    content = re.search(r'src="data:image/png;base64,([^"]+)"', shown)[1]
+    shown = show_slider(greys(60, 120, 180), ["a", "b", "c"], "three greys")._repr_html_()
+    content = re.search(r'src="data:image/webp;base64,([^"]+)"', shown)[1]
     with Image.open(io.BytesIO(base64.b64decode(content))) as strip:
-        assert strip.size == (18, 8)
-        assert [strip.getpixel((x, 4)) for x in (0, 5, 6, 11, 12, 17)] == [
-            (level,) * 3 for level in (10, 10, 20, 20, 30, 30)
-        ]
+        assert strip.size == (48, 32)
+        found = [strip.convert("L").getpixel((x, 16)) for x in (8, 24, 40)]
+    assert found == pytest.approx([60, 120, 180], abs=4)
     assert "width: 300%" in shown
 
 
@@ -112,11 +111,13 @@ def test_a_slider_keeps_what_it_says_apart_from_its_markup():
 
 
 def test_a_slider_takes_colour_and_finished_pictures():
-    pictures = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     shown = show_slider(pictures, ["red", "blue"], "two colours")._repr_html_()
     content = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
     with Image.open(io.BytesIO(content)) as strip:
-        assert [strip.getpixel((x, 0)) for x in (3, 4)] == [(255, 0, 0), (0, 0, 255)]
+        red, blue = strip.getpixel((8, 8)), strip.getpixel((24, 8))
+    assert red == pytest.approx((255, 0, 0), abs=6)
+    assert blue == pytest.approx((0, 0, 255), abs=6)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,8 @@ def test_a_slider_takes_colour_and_finished_pictures():
         (greys(1, 2), ["a", "b"], " ", {}, "alt"),
         (greys(1, 2), ["a", "b"], "two greys", {"start": 2}, "from 0 to 1, got 2"),
         (greys(1, 2), ["a", "b"], "two greys", {"start": -1}, "got -1"),
-        ([*greys(1), torch.zeros(2, 1, 8, 6)], ["a", "b"], "a pair", {}, r"\(6, 8\), \(14, 8\)"),
+        ([*greys(1), torch.zeros(2, 1, 32, 16)], ["a", "b"], "a pair", {}, r"\(16, 32\), \(34, 32\)"),
+        (greys(1) * 1024, ["a"] * 1024, "a grey", {}, "1024 frames of 16 pixels are wider than 16383"),
     ],
 )
 def test_a_slider_refuses_what_it_cannot_show(frames, texts, alt, options, message):

@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, info, doctor."""
+"""The command ``dcganlib``: data, train, resume, sample, evaluate, classifier, info, doctor."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def _train(options: argparse.Namespace) -> int:
     from dcganlib.train import TrainConfig
 
     names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
+    names += ("weight_decay", "decay_start", "decay_steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     out = runs.run(
         options.data,
@@ -89,6 +90,7 @@ def _train(options: argparse.Namespace) -> int:
         base_channels=options.base_channels,
         crop=options.crop,
         count=options.count,
+        conditional=options.conditional,
         checkpoint_every=options.checkpoint_every,
         sample_every=options.sample_every,
         root=options.root,
@@ -118,8 +120,86 @@ def _sample(options: argparse.Namespace) -> int:
     kind = Image.registered_extensions().get(out.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
-    runs.sample(options.run, options.n, seed=options.seed).save(out)
+    runs.sample(options.run, options.n, seed=options.seed, label=options.label).save(out)
     print(f"wrote {out}")
+    return 0
+
+
+def _classifier(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    import torch
+    from tqdm.auto import tqdm
+
+    import dcganlib
+    from dcganlib import classifier, data
+    from dcganlib.train import pick_device
+
+    name, seed, epochs = options.name, options.seed, options.epochs
+    if name not in classifier.RECIPES:
+        raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
+    out = Path(options.out or f"classifier-{name}.safetensors")
+    if out.exists():
+        raise ValueError(f"{out} is there already: name another file with --out")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {out}: the folder {out.parent} is not there")
+    recipe, place = classifier.RECIPES[name], pick_device(options.device)
+    epochs = recipe.epochs if epochs is None else epochs
+    train, test = (data.load(name, root=options.root, split=split) for split in ("train", "test"))
+    network = classifier.build(train, widths=recipe.widths, rng=torch.Generator().manual_seed(seed)).to(place)
+    learning = classifier.fit(
+        network,
+        train,
+        epochs=epochs,
+        shift=recipe.shift,
+        mirror=recipe.mirror,
+        seed=seed,
+        precision="bfloat16",
+    )
+    with tqdm(learning, total=epochs, unit="epoch") as bar:
+        for record in bar:
+            said = f"epoch {record.epoch}: loss {record.loss:.4f}, right {record.accuracy:.2%}"
+            bar.write(said, sys.stderr)
+    network.half().float()  # as the file will have the weights, so that the accuracy is that of the file
+    right = torch.as_tensor(classifier.accuracy(network, test))
+    mean = right.mean().item()
+    each = dict(zip(network.names, right.tolist(), strict=True)) if network.multilabel else {}
+    classifier.save(
+        out,
+        network,
+        description=f"Tells the {'attributes' if each else 'classes'} of {name}; trained on its train split",
+        data=train.name,
+        command=f"dcganlib classifier {name} --epochs {epochs} --seed {seed}",
+        seed=seed,
+        epochs=epochs,
+        test_accuracy=mean,
+        **({"test_accuracies": each} if each else {}),
+        train_images=len(train),
+        test_images=len(test),
+        version=dcganlib.__version__,
+    )
+    for attribute, share in each.items():
+        print(f"{share:>8.2%}  {attribute}")
+    print(f"wrote {out}: right on {mean:.2%} of the {len(test):,} test images")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dcganlib.evaluation import evaluate
+
+    found = evaluate(
+        options.run,
+        samples=options.samples,
+        draws=options.draws,
+        seed=options.seed,
+        root=options.root,
+        device=options.device,
+        out=options.out,
+        plain=options.plain,
+        inception=options.inception,
+    )
+    print(found.as_table())
+    print(f"wrote {found.file}")
     return 0
 
 
@@ -316,6 +396,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--ema", type=float, help="decay of an average of the generator's weights, kept beside it (none)"
     )
+    train.add_argument(
+        "--weight-decay", type=float, help="share of each weight that joins its gradient (none)"
+    )
+    train.add_argument(
+        "--decay-start", type=int, help="step from which the learning rates fall to 0 (the first)"
+    )
+    train.add_argument("--decay-steps", type=int, help="steps in which they do (never)")
+    train.add_argument(
+        "--conditional", action="store_true", help="tell both networks the class of each image"
+    )
     train.add_argument("--seed", type=int, help="of everything random (0)")
     train.add_argument(
         "--checkpoint-every", type=int, default=500, help="steps between two checkpoints (%(default)s)"
@@ -339,7 +429,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--n", type=int, default=64, help="number of images (%(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
+    sample.add_argument("--label", type=int, help="class of all images, of a conditional run (each in turn)")
     sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
+
+    classifier = commands.add_parser(
+        "classifier",
+        help="train a classifier, as measures of quality use",
+        description="Train one of the classifiers that come with the package again, into a new file.",
+    )
+    classifier.set_defaults(command=_classifier)
+    classifier.add_argument("name", help="mnist, fashion-mnist or faces")
+    classifier.add_argument("--epochs", type=int, help="length in passes over the set (the stored one's)")
+    classifier.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    classifier.add_argument("--out", help="file to write (classifier-NAME.safetensors)")
+    _add_place(classifier)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a run's samples against real images",
+        description="Measure samples of a run against real images, beside other real images.",
+    )
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument(
+        "run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist"
+    )
+    evaluate.add_argument("--samples", type=int, default=10_000, help="images in a draw (%(default)s)")
+    evaluate.add_argument("--draws", type=int, default=3, help="how often to measure (%(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the first draw (%(default)s)")
+    evaluate.add_argument(
+        "--plain", action="store_true", help="take the last step's weights, not the averaged ones"
+    )
+    evaluate.add_argument(
+        "--inception", action="store_true", help="also the FID, of colour images, which needs torch-fidelity"
+    )
+    evaluate.add_argument(
+        "--out", help="file to write (DIR/evaluation.json; for a stored run evaluation-NAME.json, here)"
+    )
+    _add_place(evaluate)
 
     info = commands.add_parser(
         "info", help="say what is here, or what a run is", description="Say what is here, or what a run is."

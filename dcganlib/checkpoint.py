@@ -1,4 +1,4 @@
-"""Saving and loading: the whole state of a run, and a generator's weights alone.
+"""Saving and loading: the whole state of a run, and a network's weights alone.
 
 Every file is written whole or not at all (see ``dcganlib.files``), so a crash leaves either the old file or
 the new one. Every file carries a checksum over all its bytes, so one that was damaged later is found out
@@ -11,12 +11,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,11 @@ from dcganlib.train import StepRecord, TrainConfig, TrainState, start
 FORMAT = 1
 SEAL = b"sha256:"  # then 64 hexadecimal digits
 BLANK = "0" * 64  # what stands in a header where its checksum will
+
+KINDS = ("generator", "classifier")
+"""The kinds of network that are saved alone."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DamagedError(ValueError):
@@ -116,15 +121,7 @@ def save_generator(path: str | Path, generator: Generator, *, half: bool = False
         half: Store floats in 16 bits: half the size, and an image error below one grey level in 255.
         about: Anything that JSON can hold, such as the run's config; given back by ``load_generator``.
     """
-    from safetensors.torch import save as to_bytes
-
-    tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in generator.state_dict().items()
-    }
-    header = {"sha256": BLANK, "format": FORMAT, "generator": _describe(generator), "about": about}
-    content = to_bytes(tensors, {"dcganlib": json.dumps(header)})
-    write_bytes(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
+    save_network(path, "generator", generator, _describe(generator), about, half=half)
 
 
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[Generator, dict[str, Any]]:
@@ -140,7 +137,61 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     Raises:
         FileNotFoundError: There is no such file.
         DamagedError: The file is damaged, or was not written by ``save_generator``.
-        ValueError: It was written by another version of this library, or its parts do not fit.
+        ValueError: It holds another kind of network, was written by another version of this library, or its
+            parts do not fit.
+    """
+    generator, about = load_network(path, "generator", _generator)
+    return generator.to(device), about
+
+
+def save_network(
+    path: str | Path,
+    kind: str,
+    network: nn.Module,
+    description: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    half: bool = False,
+) -> None:
+    """Save a network alone, as safetensors with its description and a checksum in the header.
+
+    Args:
+        path: File to write, replaced only when complete.
+        kind: One of ``KINDS``.
+        network: On any device.
+        description: What makes the network again, as plain values.
+        about: Anything that JSON can hold.
+        half: Store floats in 16 bits.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    header = {"sha256": BLANK, "format": FORMAT, kind: description, "about": about}
+    content = to_bytes(tensors, {"dcganlib": json.dumps(header)})
+    write_bytes(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
+
+
+def load_network(
+    path: str | Path, kind: str, make: Callable[[dict[str, Any]], Network]
+) -> tuple[Network, dict[str, Any]]:
+    """Load what ``save_network`` wrote.
+
+    Args:
+        path: The file.
+        kind: One of ``KINDS``.
+        make: Takes the description, returns the network.
+
+    Returns:
+        (network on the CPU, in eval mode and float32; what was stored about it).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedError: The file is damaged, or was not written by ``save_network``.
+        ValueError: It holds another kind of network, was written by another version of this library, or its
+            parts do not fit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -155,23 +206,25 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is no safetensors file, or is damaged: {error}") from error
     if not isinstance(header, dict):
-        raise DamagedError(
-            f"{path} was not written by dcganlib: its header has no description of a generator"
-        )
+        raise DamagedError(f"{path} was not written by dcganlib: its header has no description of a {kind}")
     _check_format(path, header)
     digest = str(header.pop("sha256", BLANK))
     blank = content.replace(digest.encode(), BLANK.encode(), 1)
-    if header.keys() != {"format", "generator", "about"} or digest not in (BLANK, sha256(blank).hexdigest()):
+    known = [{"format", name, "about"} for name in KINDS]
+    if header.keys() not in known or digest not in (BLANK, sha256(blank).hexdigest()):
         raise DamagedError(f"{path} is damaged: it does not match its checksum. Copy or download it again")
+    if kind not in header:
+        raise ValueError(f"{path} holds another kind of network, not a {kind}")
     with _naming(path):
-        generator = _generator(header["generator"])
-        _fill(generator, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
-        return generator.to(device).eval(), header["about"]
+        network = make(header[kind])
+        _fill(network, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        return network.eval(), header["about"]
 
 
 def _describe(network: Generator | Discriminator) -> dict[str, Any]:
     """The arguments that make the network again, as plain values."""
     names = ["image_size", "channels"] + ["latent_dim"] * isinstance(network, Generator)
+    names += ["classes"] * (network.classes > 0)
     return {name: getattr(network, name) for name in names} | {
         "layers": [asdict(layer) for layer in network.layers]
     }

@@ -31,6 +31,9 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
+CLASSES = {"mnist": MNIST_CLASSES, "fashion-mnist": FASHION_CLASSES, "mnist-mini": MNIST_CLASSES}
+"""Names of the labels 0, 1, ... of the sets of 28 pixels."""
+
 NAMES = ("mnist", "fashion-mnist", "mnist-mini", "celeba", "faces", "pokemon")
 """The sets that ``load`` knows by name."""
 
@@ -202,33 +205,39 @@ class Loader:
 
     ``len(loader)`` is the number of batches in an epoch. ``iter(loader)`` gives the next epoch. The k-th
     epoch's order depends on the seed and on k alone, so a run can be picked up in the middle of one.
+    Where there are labels, a batch is a pair (images, labels).
     """
 
-    def __init__(self, images: Tensor, batch_size: int, seed: int, drop_last: bool) -> None:
+    def __init__(
+        self, images: Tensor, batch_size: int, seed: int, drop_last: bool, labels: Tensor | None = None
+    ) -> None:
         self.images, self.batch_size, self.seed, self.drop_last = images, batch_size, seed, drop_last
+        self.labels = labels
         self._next_epoch = 0
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.images), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]]:
         self._next_epoch += 1
         return self.epoch(self._next_epoch - 1)
 
-    def epoch(self, index: int, start: int = 0) -> Iterator[Tensor]:
+    def epoch(self, index: int, start: int = 0) -> Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]]:
         """Batches of epoch ``index`` (from 0), from batch ``start`` on: float32 (B, C, H, W) in [-1, 1]."""
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed + index))
         order = order.to(self.images.device)
         for batch in range(start, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield to_float(self.images[chosen])
+            real = to_float(self.images[chosen])
+            yield real if self.labels is None else (real, self.labels[chosen])
 
 
 def make_loader(
     images: Tensor,
     batch_size: int = 128,
     *,
+    labels: Tensor | None = None,
     rng: torch.Generator | None = None,
     device: torch.device | str = "cpu",
     drop_last: bool = True,
@@ -238,6 +247,7 @@ def make_loader(
     Args:
         images: uint8 of shape (N, C, H, W), as ``load`` gives it; moved to ``device`` whole.
         batch_size: Images in a batch; 128 in the paper (section 4).
+        labels: int64 of shape (N,), to go with the images, for conditional networks.
         rng: Source of the shuffles, on the CPU; torch's global one if absent.
         device: Where the batches are needed.
         drop_last: Leave out the last batch of an epoch where it is smaller than the others.
@@ -247,7 +257,7 @@ def make_loader(
 
     Raises:
         ValueError: The images are not uint8 of four dimensions, there are none, or fewer than a batch
-            while ``drop_last`` would leave an epoch of 0 steps.
+            while ``drop_last`` would leave an epoch of 0 steps; or the labels are not one for each image.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise ValueError(
@@ -262,8 +272,15 @@ def make_loader(
             f"batch_size {batch_size} is more than the {len(images)} images, and drop_last would leave "
             f"0 steps; use a batch_size of at most {len(images)}, or drop_last=False"
         )
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != torch.int64):
+        raise ValueError(
+            f"labels must be int64, one for each of the {len(images)} images, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}"
+        )
     seed = int(torch.randint(2**62, (), generator=rng))
-    return Loader(images.to(device), batch_size, seed, drop_last)
+    return Loader(
+        images.to(device), batch_size, seed, drop_last, None if labels is None else labels.to(device)
+    )
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -289,8 +306,7 @@ def _torchvision_set(name: str, root: str | Path | None, split: str, download: b
         source, licence = "LeCun, Cortes and Burges, The MNIST database, 1998", "CC BY-SA 3.0"
     else:
         source, licence = "Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017", "MIT"
-    classes = MNIST_CLASSES if name == "mnist" else FASHION_CLASSES
-    return ImageSet(found.data[:, None], found.targets, name, source, licence, classes)
+    return ImageSet(found.data[:, None], found.targets, name, source, licence, CLASSES[name])
 
 
 def _mnist_mini() -> ImageSet:
@@ -402,7 +418,7 @@ def _check_request(
             raise ValueError(f"{label} must be at least 1, got {value}")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if crop is not None and name in ("mnist", "fashion-mnist", "mnist-mini"):
+    if crop is not None and name in CLASSES:
         raise ValueError(f"{name} is not cropped; crop is for pictures from files, got {crop}")
 
 

@@ -57,6 +57,8 @@ class Generator(nn.Module):
         channels: 1 for grey, 3 for RGB.
         base_channels: Width of the last hidden layer; the others double towards the latent.
         latent_dim: Numbers in a latent point.
+        classes: Above 0 the generator is conditional: each layer also sees the label, as ``classes`` more
+            maps of 0 and 1.
         layers: The chain itself, in place of the standard one; it ends at ``image_size`` and ``channels``.
 
     Raises:
@@ -73,6 +75,7 @@ class Generator(nn.Module):
         base_channels: int = 64,
         latent_dim: int = 100,
         *,
+        classes: int = 0,
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +83,7 @@ class Generator(nn.Module):
         if layers is None:
             layers = generator_layers(image_size, channels, base_channels)
         _check_positive(layers=len(layers))
+        self.classes = _checked_classes(classes)
         self.layers, self.latent_dim, self.image_size, self.channels = (
             tuple(layers),
             latent_dim,
@@ -92,13 +96,14 @@ class Generator(nn.Module):
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected {channels} at {image_size}"
             )
-        self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes)
+        self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes, classes)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Draw images in [-1, 1], (N, channels, image_size, image_size), from z, (N, latent_dim)."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (N, {self.latent_dim}), got {tuple(z.shape)}")
-        return self.blocks(z[:, :, None, None])  # (N, latent_dim, 1, 1) -> (N, C, H, W)
+        maps = z[:, :, None, None]  # (N, latent_dim, 1, 1)
+        return _through(self.blocks, maps, labels, self.classes)  # (N, C, H, W)
 
 
 class Discriminator(nn.Module):
@@ -108,6 +113,7 @@ class Discriminator(nn.Module):
         image_size: Height and width of the images in pixels; see ``generator_layers`` for what is possible.
         channels: 1 for grey, 3 for RGB.
         base_channels: Width of the first layer; the others double.
+        classes: Above 0 the discriminator is conditional: each layer also sees the label, as in G.
         layers: The chain itself, in place of the standard one; it must end in one channel on one pixel.
 
     Raises:
@@ -123,6 +129,7 @@ class Discriminator(nn.Module):
         channels: int = 3,
         base_channels: int = 64,
         *,
+        classes: int = 0,
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
@@ -130,6 +137,7 @@ class Discriminator(nn.Module):
         if layers is None:
             layers = discriminator_layers(image_size, base_channels)
         _check_positive(layers=len(layers))
+        self.classes = _checked_classes(classes)
         self.layers, self.image_size, self.channels = tuple(layers), image_size, channels
         self.sizes = feature_sizes(image_size, layers)
         if (layers[-1].channels, self.sizes[-1]) != (1, 1):
@@ -137,16 +145,34 @@ class Discriminator(nn.Module):
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected one logit an image: 1 channel at 1 pixel"
             )
-        self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes)
+        self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes, classes)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Judge images in [-1, 1], (N, channels, image_size, image_size): one logit each, (N,)."""
         expected = (self.channels, self.image_size, self.image_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
             )
-        return self.blocks(images).flatten()  # (N, 1, 1, 1) -> (N,)
+        logits = _through(self.blocks, images, labels, self.classes)  # (N, 1, 1, 1)
+        return logits.flatten()
+
+
+class Given(nn.Module):
+    """A conditional network with its labels filled in: it maps z, or images, alone.
+
+    Args:
+        network: A conditional ``Generator`` or ``Discriminator``, shared and not copied.
+        labels: int64 of shape (N,), one for each z or image that will come.
+    """
+
+    def __init__(self, network: Generator | Discriminator, labels: Tensor) -> None:
+        super().__init__()
+        self.network, self.labels = network, labels
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the network to N inputs and the N labels."""
+        return self.network(inputs, self.labels)
 
 
 def generator_layers(image_size: int, channels: int, base_channels: int) -> list[Layer]:
@@ -207,6 +233,7 @@ def build(
     channels: int | None = None,
     base_channels: int | None = None,
     latent_dim: int = 100,
+    classes: int | None = None,
     rng: torch.Generator | None = None,
 ) -> tuple[Generator, Discriminator]:
     """Build a pair of networks by name, on the CPU, with weights drawn by ``init_weights``.
@@ -217,6 +244,7 @@ def build(
         channels: 1 or 3; the named network's own if absent.
         base_channels: Width; the named network's own if absent.
         latent_dim: Numbers in a latent point.
+        classes: Kinds of label that both networks are told; 0 for none; the named network's own if absent.
         rng: Source of the weights, on the CPU; torch's global one if absent.
 
     Returns:
@@ -238,9 +266,12 @@ def build(
         default if value is None else value for value, default in zip(asked, own, strict=True)
     )
     _check_positive(image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim)
+    classes = known.classes if classes is None else classes
+    if known.classes and not classes:
+        raise ValueError(f"{name} draws by class: classes must be at least 1, got {classes}")
     g_layers, d_layers = known.layers(size, colours, width)
-    generator = Generator(size, colours, width, latent_dim, layers=g_layers)
-    discriminator = Discriminator(size, colours, width, layers=d_layers)
+    generator = Generator(size, colours, width, latent_dim, classes=classes, layers=g_layers)
+    discriminator = Discriminator(size, colours, width, classes=classes, layers=d_layers)
     return init_weights(generator, rng), init_weights(discriminator, rng)
 
 
@@ -271,23 +302,26 @@ def init_weights(network: nn.Module, rng: torch.Generator | None = None) -> nn.M
 
 
 @torch.no_grad()
-def generate(generator: Generator, z: Tensor) -> Tensor:
+def generate(generator: Generator, z: Tensor, labels: Tensor | None = None) -> Tensor:
     """Draw images for evaluation: batch norm by its running statistics, no gradients, the mode restored.
 
     Args:
         generator: On any device, in any mode.
         z: Latents of shape (N, latent_dim), on any device.
+        labels: int64 of shape (N,), of a conditional generator.
 
     Returns:
         float32 images of shape (N, C, H, W) in [-1, 1], on the generator's device.
 
     Raises:
-        ValueError: z has another shape than (N, latent_dim).
+        ValueError: z has another shape than (N, latent_dim), or the labels are not those that it takes.
     """
     was_training = generator.training
     generator.eval()
+    device = next(generator.parameters()).device
+    given = () if labels is None else (labels.to(device),)
     try:
-        return generator(z.to(next(generator.parameters()).device)).float()
+        return generator(z.to(device), *given).float()
     finally:
         generator.train(was_training)
 
@@ -306,6 +340,7 @@ class Architecture:
     channels: int
     base_channels: int
     layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
+    classes: int = 0
 
 
 def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
@@ -390,6 +425,44 @@ def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[
     return generator, discriminator
 
 
+def _paper_mnist(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The paper's MNIST networks: 5 by 5 kernels, wide dense layers, batch norm without gain and shift."""
+    dense: dict[str, Any] = {"stride": 1, "padding": 0, "norm": "plain"}
+    five: dict[str, Any] = {"kernel": 5, "padding": 2, "norm": "plain"}
+    leaky: dict[str, Any] = {"activation": "leaky"}
+    generator = [
+        Layer(16 * base_channels, kernel=1, **dense),
+        Layer(2 * base_channels, kernel=7, **dense),
+        Layer(base_channels, output_padding=1, **five),
+        Layer(channels, output_padding=1, **{**five, "norm": None}, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(base_channels, **{**five, "norm": None}, **leaky),
+        Layer(2 * base_channels, **five, **leaky),
+        Layer(16 * base_channels, kernel=7, **dense, **leaky),
+        Layer(1, kernel=1, stride=1, padding=0, norm=None, activation=None),
+    ]
+    return generator, discriminator
+
+
+def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """Dense layers alone: on one pixel a convolution with kernel 1 is one; kernel 28 covers the image."""
+    dense: dict[str, Any] = {"kernel": 1, "stride": 1, "padding": 0}
+    leaky: dict[str, Any] = {"norm": None, "activation": "leaky", "bias": True, "dropout": 0.3}
+    width, whole = 16 * base_channels, {**dense, "kernel": image_size}
+    generator = [
+        Layer(width, **dense),
+        Layer(width, **dense),
+        Layer(channels, **whole, norm=None, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(width, **whole, **leaky),
+        Layer(width // 2, **dense, **leaky),
+        Layer(1, **dense, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "dcgan": Architecture(
         "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan
@@ -401,6 +474,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "dcgan-paper": Architecture(
         "the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper
     ),
+    "paper-mnist-conditional": Architecture(
+        "the paper's for its MNIST test: told the digit at every layer", 28, 1, 64, _paper_mnist, classes=10
+    ),
+    "gan-28": Architecture("no convolution: a GAN of dense layers, to compare with", 28, 1, 64, _gan),
     "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),
     "flux-draft": Architecture("the Flux tutorial's earlier draft", 28, 1, 64, _flux_draft),
     "celeba-post": Architecture("the CelebA post, its faults included", 64, 3, 32, _celeba_post),
@@ -411,12 +488,16 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def _chain(
-    convolution: type[nn.Module], in_channels: int, layers: Sequence[Layer], sizes: Sequence[int]
+    convolution: type[nn.Module],
+    in_channels: int,
+    layers: Sequence[Layer],
+    sizes: Sequence[int],
+    classes: int,
 ) -> nn.Sequential:
-    """Stack the blocks of a network."""
+    """Stack the blocks of a network; each has ``classes`` more input channels, for the label."""
     blocks = nn.Sequential()
     for layer, size in zip(layers, sizes[1:], strict=True):
-        blocks.append(_block(convolution, in_channels, layer, size))
+        blocks.append(_block(convolution, in_channels + classes, layer, size))
         in_channels = layer.channels
     return blocks
 
@@ -446,6 +527,22 @@ def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: i
     return block
 
 
+def _through(blocks: nn.Sequential, maps: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    """Apply the blocks in turn; those of a conditional network see the label beside the maps."""
+    if not classes:
+        if labels is not None:
+            raise ValueError(f"this network knows no classes, and was given {len(labels)} labels")
+        return blocks(maps)
+    if labels is None or labels.shape != maps.shape[:1] or labels.dtype != torch.int64:
+        got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ValueError(f"labels must be int64 of shape ({len(maps)},), got {got}")
+    one_hot = nn.functional.one_hot(labels, classes)[:, :, None, None]
+    for block in blocks:
+        told = one_hot.to(maps.dtype).expand(-1, -1, *maps.shape[2:])  # (N, classes, H, W)
+        maps = block(torch.cat([maps, told], dim=1))
+    return maps
+
+
 def _choose(what: str, name: str, known: dict[str, Any]) -> Any:
     if name not in known:
         raise ValueError(f"{what} must be one of {', '.join(known)} or None, got {name!r}")
@@ -468,6 +565,12 @@ def _halvings(image_size: int) -> list[int]:
 def _kernel(larger: int) -> int:
     """Kernel that goes between ``larger`` and its half, rounded up, at stride 2 and padding 1."""
     return 4 if larger % 2 == 0 else 3
+
+
+def _checked_classes(classes: int) -> int:
+    if classes:
+        _check_positive(classes=classes)
+    return classes
 
 
 def _check_positive(**values: int) -> None:

@@ -37,6 +37,7 @@ from dcganlib.train import (
     TrainConfig,
     TrainState,
     check_finite,
+    check_length,
     check_loader,
     pick_device,
     start,
@@ -78,6 +79,7 @@ class RunConfig:
         checkpoint_every, sample_every: Steps between two checkpoints, and between two sample grids.
         train: The settings of the training loop.
         crop, count: As given to ``data.load``.
+        classes: Kinds of label that both networks are told; 0 where they are told none.
     """
 
     data: str
@@ -91,6 +93,7 @@ class RunConfig:
     train: TrainConfig
     crop: int | None = None
     count: int | None = None
+    classes: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def run(
     base_channels: int | None = None,
     crop: int | None = None,
     count: int | None = None,
+    conditional: bool = False,
     checkpoint_every: int = 500,
     sample_every: int | None = None,
     root: str | Path | None = None,
@@ -146,10 +150,12 @@ def run(
         name_or_folder: A set, as ``data.load`` takes it.
         out: The run's folder; ``runs/SET-ARCHITECTURE`` if absent.
         architecture: As ``models.build`` takes it; "dcgan-28" for grey images of 28 pixels, else "dcgan".
+            By class "paper-mnist-conditional" takes the place of "dcgan-28".
         steps, epochs: Length of the run, in one or the other; 25 epochs if neither is given.
         image_size, channels: As ``data.load`` takes them.
         base_channels: Width of the networks.
         crop, count: As ``data.load`` takes them.
+        conditional: Tell both networks the class of each image; for sets with labels.
         checkpoint_every: Steps between two checkpoints.
         sample_every: Steps between two sample grids; about 60 in all if absent.
         root: Folder of the sets, as ``data.load`` takes it.
@@ -181,21 +187,37 @@ def run(
     if architecture is not None and architecture not in models.ARCHITECTURES:
         raise ValueError(f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}")
     colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
-    architecture = architecture or ("dcgan-28" if (colours, size) == (1, 28) else "dcgan")
+    small = "paper-mnist-conditional" if conditional else "dcgan-28"
+    architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
+    asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
+    found, classes = None, 0
+    if conditional or models.ARCHITECTURES[architecture].classes:
+        if name_or_folder not in data.NAMES:  # the folder's own sub-folders say
+            found = data.load(name_or_folder, **asked)
+        classes = len(found.class_names if found else data.CLASSES.get(name_or_folder, ()))
+        if not classes:
+            raise ValueError(
+                f"{name_or_folder} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder "
+                "with a sub-folder for each class"
+            )
     out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
     _refuse_used(out)
     _refuse_read_only(out)
     generator, discriminator = models.build(
-        architecture, image_size=size, channels=colours, base_channels=base_channels, rng=_rng(config.seed, 0)
+        architecture,
+        image_size=size,
+        channels=colours,
+        base_channels=base_channels,
+        classes=classes,
+        rng=_rng(config.seed, 0),
     )
     place = pick_device(device)
     state = start(generator.to(place), discriminator.to(place), config)
     _refuse_full_disk(out, state)
-    images = data.load(
-        name_or_folder, root=root, image_size=size, channels=colours, crop=crop, count=count
-    ).images
-    loader = data.make_loader(images, config.batch_size, rng=_rng(config.seed, 1), device=place)
+    found = found or data.load(name_or_folder, **asked)
+    loader = _loader(found, config, classes, place)
     steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
+    check_length(config, steps)
     folder = Path(name_or_folder)
     settings = RunConfig(
         str(name_or_folder) if str(name_or_folder) in data.NAMES else str(folder.resolve()),
@@ -209,6 +231,7 @@ def run(
         config,
         crop,
         count,
+        classes,
     )
     check_loader(state, loader)
     out.mkdir(parents=True, exist_ok=True)
@@ -255,23 +278,25 @@ def resume(
         if target < state.step:
             raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
         _refuse_full_disk(folder, state)
-        images = data.load(
+        check_length(state.config, target)
+        found = data.load(
             settings.data,
             root=root,
             image_size=settings.image_size,
             channels=settings.channels,
             crop=settings.crop,
             count=settings.count,
-        ).images
-        config = state.config
-        loader = data.make_loader(images, config.batch_size, rng=_rng(config.seed, 1), device=place)
+        )
+        loader = _loader(found, state.config, settings.classes, place)
         settings = replace(settings, steps=target)
         _write_config(folder, settings)
         _advance(folder, settings, state, loader, history, check)
     return folder
 
 
-def sample(folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8) -> Image.Image:
+def sample(
+    folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8, label: int | None = None
+) -> Image.Image:
     """Draw new images from a run's generator, the averaged one where there is one.
 
     Args:
@@ -279,18 +304,26 @@ def sample(folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8) 
         n: Number of images, at least 1.
         seed: Of the latents; the same seed gives the same images.
         columns: Images in a row.
+        label: Class of all images, of a conditional run; if absent, the classes take turns.
 
     Returns:
         A picture of the grid.
 
     Raises:
-        ValueError, FileNotFoundError: The folder holds no trained generator, or a number is below 1.
+        ValueError, FileNotFoundError: The folder holds no trained generator, or a number is out of range.
     """
     found = read(folder)
     generator = found.averaged or found.generator
     prior = found.config["train"]["prior"]
+    if label is not None and not generator.classes:
+        raise ValueError(f"label must be absent: the run has no classes, got {label}")
+    if label is not None and not 0 <= label < generator.classes:
+        raise ValueError(f"label must be from 0 to {generator.classes - 1}, got {label}")
     z = sample_z(n, generator.latent_dim, prior=prior, rng=torch.Generator().manual_seed(seed))
-    return plot.grid_image(models.generate(generator, z), columns=columns)
+    labels = None
+    if generator.classes:
+        labels = torch.arange(n) % generator.classes if label is None else torch.full((n,), label)
+    return plot.grid_image(models.generate(generator, z, labels), columns=columns)
 
 
 def read(folder: str | Path) -> Run:
@@ -345,6 +378,26 @@ def stored() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
 
 
+def measured(name: str) -> dict[str, Any]:
+    """Read the results of a benchmark that come with the package: what took hours to measure.
+
+    Args:
+        name: Such as "recipes".
+
+    Returns:
+        At least "command", which measures them again, and "rows".
+
+    Raises:
+        FileNotFoundError: There are no such results.
+        ValueError: The file is damaged.
+    """
+    path = PRETRAINED / "measured" / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(path.stem for path in path.parent.glob("*.json"))) or "none"
+        raise FileNotFoundError(f"there are no results {name}; the stored ones are {there}")
+    return _read_json(path)
+
+
 def _advance(
     out: Path,
     settings: RunConfig,
@@ -354,12 +407,10 @@ def _advance(
     check: Callable[[], None],
 ) -> None:
     """Train up to ``settings.steps``, leaving the folder complete at each checkpoint."""
-    fixed_z = sample_z(
-        GRID, state.generator.latent_dim, prior=state.config.prior, rng=_rng(state.config.seed, 2)
-    )
+    fixed = _fixed_latents(state)
     rows: list[StepRecord | dict[str, float]] = list(history)
     if state.step == 0:
-        _draw(out, state, fixed_z)
+        _draw(out, state, *fixed)
         checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
     else:
         _publish(out, state, rows)  # which a kill right after the checkpoint left undone
@@ -381,7 +432,7 @@ def _advance(
                 )
             if last or record.step % settings.sample_every == 0:
                 check()
-                _draw(out, state, fixed_z)
+                _draw(out, state, *fixed)
             if save:
                 check()
                 _save(out, state, rows)
@@ -425,10 +476,21 @@ def _report(rows: list[dict[str, float]], rate: float | None) -> str:
     return f"step {rows[-1]['step']:.0f}, means of {len(rows)} steps: {', '.join(parts)}{speed}"
 
 
-def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor) -> None:
+def _fixed_latents(state: TrainState) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Latents of the sample grids; by class a row is one latent, told each class in turn."""
+    generator, config = state.generator, state.config
+    rows = GRID // 8 if generator.classes else GRID
+    z = sample_z(rows, generator.latent_dim, prior=config.prior, rng=_rng(config.seed, 2))
+    if not generator.classes:
+        return z, None
+    return z.repeat_interleave(generator.classes, dim=0), torch.arange(generator.classes).repeat(rows)
+
+
+def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor, labels: torch.Tensor | None) -> None:
     for name, generator in (("samples", state.generator), ("averaged", state.averaged)):
         if generator is not None:
-            picture = plot.grid_image(models.generate(generator, fixed_z))
+            images = models.generate(generator, fixed_z, labels)
+            picture = plot.grid_image(images, columns=generator.classes or 8)
             files.write_atomically(out / name / f"step_{state.step:06d}.png", picture.save)
 
 
@@ -481,6 +543,7 @@ def _refuse_other(folder: Path, settings: RunConfig, state: TrainState) -> None:
             image_size=settings.image_size,
             channels=settings.channels,
             base_channels=settings.base_channels,
+            classes=settings.classes,
         )
     told, found = _facts(settings.train, pair), _facts(state.config, (state.generator, state.discriminator))
     differences = [
@@ -498,7 +561,8 @@ def _facts(config: TrainConfig, pair: Sequence[models.Generator | models.Discrim
     """All settings of a run and its networks, by name."""
     facts = asdict(config)
     for label, network in zip("GD", pair, strict=True):
-        facts |= {f"{label}'s {name}": getattr(network, name) for name in ("image_size", "channels")}
+        names = ("image_size", "channels", "classes")
+        facts |= {f"{label}'s {name}": getattr(network, name) for name in names}
         for position, layer in enumerate(network.layers, start=1):
             facts |= {f"{label}'s layer {position} {name}": value for name, value in asdict(layer).items()}
     return facts
@@ -534,6 +598,13 @@ def _find(folder: str | Path) -> Path:
     if Path(folder).is_dir():
         return Path(folder)
     raise FileNotFoundError(f"there is no run {folder}; the stored ones are {', '.join(stored()) or 'none'}")
+
+
+def _loader(found: data.ImageSet, config: TrainConfig, classes: int, place: torch.device) -> data.Loader:
+    labels = found.labels if classes else None
+    return data.make_loader(
+        found.images, config.batch_size, labels=labels, rng=_rng(config.seed, 1), device=place
+    )
 
 
 def _refuse_used(out: Path) -> None:

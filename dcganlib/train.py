@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dcganlib.data import Loader
 from dcganlib.latent import PRIORS, Prior, sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
-from dcganlib.models import Discriminator, Generator
+from dcganlib.models import Discriminator, Generator, Given
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,6 +42,10 @@ class TrainConfig:
         seed: Of everything random in the run: weights, order of the images, z, dropout.
         precision: "float32", or "bfloat16" for convolutions in half the bits (the losses stay float32).
         ema: Decay of a running average of G's weights, such as 0.999; 0 keeps none. It never enters training.
+        weight_decay: Share of each weight that is added to its gradient (L2); 0, and 2.5e-5 in the paper's
+            MNIST test.
+        decay_start, decay_steps: From step ``decay_start`` on, the learning rates fall in a straight line, to
+            0 at ``decay_start + decay_steps``. Never where ``decay_steps`` is 0.
 
     Raises:
         ValueError: A value is out of range.
@@ -56,6 +60,9 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     ema: float = 0.0
+    weight_decay: float = 0.0
+    decay_start: int = 0
+    decay_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -66,6 +73,9 @@ class TrainConfig:
         for name in ("beta1", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
+        for name in ("weight_decay", "decay_start", "decay_steps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more and finite, got {getattr(self, name)}")
         if self.prior not in PRIORS:
             raise ValueError(f"prior must be one of {PRIORS}, got {self.prior!r}")
         if self.precision not in PRECISIONS:
@@ -152,7 +162,7 @@ def start(
         config: The settings; the defaults if absent.
 
     Raises:
-        ValueError: The two networks lie on different devices, or disagree on the image.
+        ValueError: The two networks lie on different devices, or disagree on the image or the classes.
     """
     config = config or TrainConfig()
     if _device(generator) != _device(discriminator):
@@ -162,12 +172,16 @@ def start(
     drawn, judged = [(n.channels, n.image_size) for n in (generator, discriminator)]
     if drawn != judged:
         raise ValueError(f"the generator draws (channels, size) {drawn}, the discriminator judges {judged}")
-    betas = (config.beta1, config.beta2)
+    if generator.classes != discriminator.classes:
+        raise ValueError(
+            f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
+        )
+    common = {"betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
     return TrainState(
         generator,
         discriminator,
-        torch.optim.Adam(generator.parameters(), lr=config.g_lr, betas=betas),
-        torch.optim.Adam(discriminator.parameters(), lr=config.d_lr, betas=betas),
+        torch.optim.Adam(generator.parameters(), lr=config.g_lr, **common),
+        torch.optim.Adam(discriminator.parameters(), lr=config.d_lr, **common),
         torch.Generator().manual_seed(config.seed),
         config,
         averaged=copy.deepcopy(generator) if config.ema else None,
@@ -191,7 +205,8 @@ def train(
 
     Args:
         state: From ``start`` or ``checkpoint.load``; changed in place.
-        loader: From ``data.make_loader``. Where ``state.step`` lies inside an epoch, so does the first batch.
+        loader: From ``data.make_loader``, with labels for conditional networks. Where ``state.step`` lies
+            inside an epoch, so does the first batch.
         steps: Stop when ``state.step`` reaches it, counted from the run's start; never if absent.
         d_loss: Takes (real_logits, fake_logits).
         g_loss: Takes (fake_logits,).
@@ -200,18 +215,21 @@ def train(
         A ``StepRecord`` after each step.
 
     Raises:
-        ValueError: As ``check_loader`` does; or the images are not what the discriminator judges.
+        ValueError: As ``check_loader`` and ``check_length`` do; or the images are not what the discriminator
+            judges.
         MemoryError: A step does not fit into the device's memory; the message says what to try.
 
     Source:
         Goodfellow et al. 2014, algorithm 1, with one step of D for each step of G (k = 1).
     """
     check_loader(state, loader)
+    check_length(state.config, steps)
     while steps is None or state.step < steps:
         epoch, done = divmod(state.step, len(loader))
-        for real in loader.epoch(epoch, start=done):
+        for batch in loader.epoch(epoch, start=done):
+            real, labels = (batch, None) if loader.labels is None else batch
             with _whole_step() as held, _out_of_memory(real):
-                record = train_step(state, real, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
+                record = train_step(state, real, labels, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
             yield record
             if held:
                 raise KeyboardInterrupt
@@ -227,9 +245,19 @@ def check_loader(state: TrainState, loader: Loader) -> None:
         loader: From ``data.make_loader``.
 
     Raises:
-        ValueError: The loader's images lie on another device than the networks, or an epoch has a batch of
+        ValueError: The loader's images lie on another device than the networks; there are labels and the
+            networks take none, or the reverse, or a label beyond their classes; or an epoch has a batch of
             one image, of which batch norm over single units could learn nothing.
     """
+    classes, labels = state.generator.classes, loader.labels
+    if classes and labels is None:
+        raise ValueError(f"the networks draw by class, of {classes}: pass labels to make_loader")
+    if labels is not None:
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 or highest >= classes:
+            raise ValueError(
+                f"the networks know {classes} classes, the loader's labels go from {lowest} to {highest}"
+            )
     if loader.images.device != _device(state.generator):
         raise ValueError(
             f"the loader's images are on {loader.images.device}, the networks on {_device(state.generator)}: "
@@ -246,9 +274,28 @@ def check_loader(state: TrainState, loader: Loader) -> None:
                     )
 
 
+def check_length(config: TrainConfig, steps: int | None) -> None:
+    """Refuse a run that goes on where the learning rates have fallen to 0; ``train`` does so first.
+
+    Args:
+        config: The settings.
+        steps: Length of the run; None for one without end.
+
+    Raises:
+        ValueError: The run is longer than its rates.
+    """
+    end = config.decay_start + config.decay_steps
+    if config.decay_steps and (steps is None or steps > end):
+        raise ValueError(
+            f"steps must be at most decay_start + decay_steps = {end}, where the learning rates reach 0, "
+            f"got {steps}"
+        )
+
+
 def train_step(
     state: TrainState,
     real: Tensor,
+    labels: Tensor | None = None,
     *,
     epoch: int = 1,
     d_loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
@@ -259,6 +306,7 @@ def train_step(
     Args:
         state: Changed in place.
         real: float32 (N, C, H, W) in [-1, 1], on the networks' device.
+        labels: int64 (N,), for conditional networks; the fakes are drawn with the same.
         epoch: Written into the record.
         d_loss: Takes (real_logits, fake_logits).
         g_loss: Takes (fake_logits,).
@@ -267,7 +315,10 @@ def train_step(
         The step's record.
     """
     config, generator, discriminator = state.config, state.generator.train(), state.discriminator.train()
-    z = sample_z(len(real), generator.latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+    if labels is not None:
+        generator, discriminator = Given(generator, labels), Given(discriminator, labels)
+    z = sample_z(len(real), state.generator.latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+    _set_rates(state)
     with _own_randomness(state.rng, real.device):
         with autocast(config.precision, real.device):
             fake = generator(z)
@@ -279,7 +330,7 @@ def train_step(
         )
     state.step += 1
     if state.averaged is not None:
-        average(state.averaged, generator, config.ema, state.step)
+        average(state.averaged, state.generator, config.ema, state.step)
     means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
     return StepRecord(state.step, epoch, torch.stack([d_value, g_value, *means]).detach())
 
@@ -492,6 +543,16 @@ def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         yield
+
+
+def _set_rates(state: TrainState) -> None:
+    """Lower both learning rates on their way to 0, where the settings ask for it."""
+    config = state.config
+    if config.decay_steps:
+        left = 1 - (state.step - config.decay_start) / config.decay_steps
+        for optimizer, rate in ((state.g_optimizer, config.g_lr), (state.d_optimizer, config.d_lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, max(0.0, left))
 
 
 @contextmanager

@@ -24,6 +24,8 @@ ORDER = [
     "models",
     "train",
     "checkpoint",
+    "classifier",
+    "metrics",
     "plot",
     "notebook",
     "runs",

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from dcganlib.plot import grid_image
 
-WIDEST = 16_383  # pixels of a side, at most, in a WebP file
+_WIDEST = 16_383  # pixels of a side, at most, in a WebP file
 
-MOVE = (
+# What the slider of `show_slider` does in the browser: shift the strip of pictures, say where it is.
+_MOVE = (
     "const box = this.closest('[data-texts]'), texts = JSON.parse(box.dataset.texts);"
     "const text = texts[this.value];"
     "box.querySelector('img').style.transform = 'translateX(-' + 100 * this.value / texts.length + '%)';"
     "box.querySelector('output').value = text; this.setAttribute('aria-valuetext', text)"
 )
-"""What the slider of ``show_slider`` does in the browser: shift the strip of pictures, say where it is."""
 
 
 def show_source(item: Any) -> Any:
@@ -122,9 +122,9 @@ def show_slider(
     wide, high = pictures[0].size
     if {picture.size for picture in pictures} != {(wide, high)}:
         raise ValueError(f"frames must have one size, got {sorted({picture.size for picture in pictures})}")
-    if wide * len(pictures) > WIDEST:
+    if wide * len(pictures) > _WIDEST:
         raise ValueError(
-            f"{len(pictures)} frames of {wide} pixels are wider than {WIDEST} in all: take fewer, or narrower"
+            f"{len(pictures)} frames of {wide} pixels are wider than {_WIDEST} in all: take fewer, or narrower"
         )
     strip = Image.new("RGB", (wide * len(pictures), high))
     for index, picture in enumerate(pictures):
@@ -145,5 +145,5 @@ def show_slider(
         '<label style="display: flex; flex-wrap: wrap; gap: 0.6em; align-items: center; margin-top: 0.4em">'
         f"<span>{html.escape(label)}</span>"
         f'<input type="range" min="0" max="{last}" value="{start}" aria-valuetext="{now}" '
-        f'style="flex: 1; min-width: 8em" oninput="{html.escape(MOVE)}"><output>{now}</output></label></div>'
+        f'style="flex: 1; min-width: 8em" oninput="{html.escape(_MOVE)}"><output>{now}</output></label></div>'
     )

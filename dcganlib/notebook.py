@@ -124,7 +124,7 @@ def show_slider(
         raise ValueError(f"frames must have one size, got {sorted({picture.size for picture in pictures})}")
     if wide * len(pictures) > _WIDEST:
         raise ValueError(
-            f"{len(pictures)} frames of {wide} pixels are wider than {_WIDEST} in all: take fewer, or narrower"
+            f"{len(pictures)} frames of {wide} pixels are wider than {_WIDEST} in all: take fewer"
         )
     strip = Image.new("RGB", (wide * len(pictures), high))
     for index, picture in enumerate(pictures):

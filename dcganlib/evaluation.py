@@ -132,7 +132,7 @@ class Evaluation:
             f"samples:  {drawn} of {self.run}, {self.generator} weights, against {drawn} training images",
             f"real:     {real} held-out images of {self.data}, {self.held_out_are}, against {real} training "
             "images",
-            f"copying:  {self.searched:,} samples and as many held-out images, among {self.train:,} training images",
+            f"copying:  {self.searched:,} samples, and as many held-out images, among all {self.train:,}",
             f"features: {self.network}",
             f"seeds:    {', '.join(map(str, self.seeds))}; the mean and the range of these draws",
         ]
@@ -219,7 +219,7 @@ def evaluate(
         str(run),
         settings.data,
         "averaged" if generator is found.averaged else "last step",
-        "none, the pixels themselves" if network is None else f"classifier {CLASSIFIERS[settings.data]}",
+        _described(network, settings.data),
         count,
         real_count,
         min(real_count, SEARCHED),
@@ -418,6 +418,14 @@ def _inception(channels: int) -> _Inception:
     from torchmetrics.image.fid import NoTrainInceptionV3  # here, because it takes seconds to import
 
     return _Inception(NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]))
+
+
+def _described(network: classifier.Classifier | None, name: str) -> str:
+    if network is None:
+        return "none, the pixels themselves"
+    right = network.about.get("test_accuracy")
+    known = "" if right is None else f", right on {right:.1%} of its test images"
+    return f"classifier {CLASSIFIERS[name]}{known}"
 
 
 def _mean(values: Sequence[float]) -> float:

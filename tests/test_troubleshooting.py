@@ -50,6 +50,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "… is empty: expected at least one logit, got shape …": PROGRAMMER,
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
+    "names must be different, and at least one, got …": PROGRAMMER,
     "alt must say what the film shows, it is empty": PROGRAMMER,
 }
 

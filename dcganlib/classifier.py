@@ -40,7 +40,7 @@ class Recipe:
 
 RECIPES = {
     "mnist": Recipe((32, 64, 64), epochs=8),
-    "fashion-mnist": Recipe((32, 64, 64), epochs=10, mirror=True),
+    "fashion-mnist": Recipe((32, 64, 64), epochs=8, mirror=True),
     "faces": Recipe((32, 64, 64, 64), epochs=8),
 }
 """One for each of ``NAMES``."""

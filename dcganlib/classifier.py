@@ -39,9 +39,9 @@ class Recipe:
 
 
 RECIPES = {
-    "mnist": Recipe((16, 32, 64, 64), epochs=8),
-    "fashion-mnist": Recipe((16, 32, 64, 64), epochs=8, mirror=True),
-    "faces": Recipe((16, 32, 64, 64, 64), epochs=8),
+    "mnist": Recipe((32, 64, 64), epochs=8),
+    "fashion-mnist": Recipe((32, 64, 64), epochs=10, mirror=True),
+    "faces": Recipe((32, 64, 64, 64), epochs=8),
 }
 """One for each of ``NAMES``."""
 
@@ -51,16 +51,16 @@ WARM = 0.2  # share of the training in which the learning rate rises; in the res
 class Classifier(nn.Module):
     """A small convolutional network that names what an image shows.
 
-    A 3 by 3 convolution at full size, then for each further width one that halves the image and one that
-    keeps it, each with batch norm and ReLU. The mean of each channel of the last map is a feature, so there
-    are as many as the last width, none below 0. One dense layer turns them into logits.
+    A 5 by 5 convolution halves the image; then for each further width one of 3 by 3 halves it again and one
+    keeps its size, each with batch norm and ReLU. The mean of each channel of the last map is a feature, so
+    there are as many as the last width, none below 0. One dense layer turns them into logits.
 
     Args:
         image_size: Height and width of the images in pixels.
         channels: 1 for grey, 3 for RGB.
         names: What the logits stand for: classes, of which one holds, or attributes.
         multilabel: The names are attributes, of which any number hold.
-        widths: Channels at the image's own size, then after each halving.
+        widths: Channels after each halving.
 
     Attributes:
         about: What the file says that it was loaded from, such as the accuracy; else empty.
@@ -76,7 +76,7 @@ class Classifier(nn.Module):
         names: Sequence[str],
         *,
         multilabel: bool = False,
-        widths: Sequence[int] = (16, 32, 64, 64),
+        widths: Sequence[int] = (32, 64, 64),
     ) -> None:
         super().__init__()
         numbers = {"image_size": image_size, "channels": channels, "widths": min(widths, default=0)}
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         self.names, self.multilabel, self.widths = tuple(names), multilabel, tuple(widths)
         self.about: dict[str, Any] = {}
         first, *others = self.widths
-        blocks = _block(channels, first)
+        blocks = _block(channels, first, kernel=5, stride=2)
         for before, width in zip(self.widths, others, strict=False):
             blocks += _block(before, width, stride=2) + _block(width, width)
         self.blocks = nn.Sequential(*blocks)
@@ -132,7 +132,7 @@ class EpochRecord:
 
 
 def build(
-    image_set: ImageSet, *, widths: Sequence[int] = (16, 32, 64, 64), rng: torch.Generator | None = None
+    image_set: ImageSet, *, widths: Sequence[int] = (32, 64, 64), rng: torch.Generator | None = None
 ) -> Classifier:
     """Make an untrained classifier for a set: of its classes, or of its attributes where it has no classes.
 
@@ -327,8 +327,8 @@ def load(name_or_file: str | Path) -> Classifier:
     return classifier.requires_grad_(False)
 
 
-def _block(channels: int, width: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+def _block(channels: int, width: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
     return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
 
 

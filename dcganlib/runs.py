@@ -315,11 +315,10 @@ def sample(
     found = read(folder)
     generator = found.averaged or found.generator
     prior = found.config["train"]["prior"]
+    if label is not None and not generator.classes:
+        raise ValueError(f"label must be absent: the run has no classes, got {label}")
     if label is not None and not 0 <= label < generator.classes:
-        kinds = (
-            f"from 0 to {generator.classes - 1}" if generator.classes else "absent: the run has no classes"
-        )
-        raise ValueError(f"label must be {kinds}, got {label}")
+        raise ValueError(f"label must be from 0 to {generator.classes - 1}, got {label}")
     z = sample_z(n, generator.latent_dim, prior=prior, rng=torch.Generator().manual_seed(seed))
     labels = None
     if generator.classes:

@@ -56,7 +56,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "widths"), [(28, 1, (16, 32, 64, 64)), (9, 3, (2, 3)), (4, 1, (5,))]
+    ("size", "channels", "widths"), [(28, 1, (32, 64, 64)), (9, 3, (2, 3)), (4, 1, (5,))]
 )
 def test_features_and_logits_are_those_of_plain_formulas(rng, size, channels, widths):
     network = models.init_weights(Classifier(size, channels, "abc", widths=widths), rng())
@@ -64,8 +64,8 @@ def test_features_and_logits_are_those_of_plain_formulas(rng, size, channels, wi
     images = torch.rand(3, channels, size, size, generator=rng(2)) * 2 - 1
     told, maps = network.eval().state_dict(), images
     for layer in range(2 * len(widths) - 1):
-        stride = 2 if layer % 2 else 1
-        maps = F.conv2d(maps, told[f"blocks.{3 * layer}.weight"], stride=stride, padding=1)
+        weight, halving = told[f"blocks.{3 * layer}.weight"], layer == 0 or layer % 2 == 1
+        maps = F.conv2d(maps, weight, stride=1 + halving, padding=1 if layer else 2)
         gain, offset, mean, spread = (
             told[f"blocks.{3 * layer + 1}.{name}"][:, None, None]
             for name in ("weight", "bias", "running_mean", "running_var")
@@ -86,7 +86,7 @@ def test_a_classifier_learns_the_classes_of_a_set_or_its_attributes(stripes, mar
     assert (of_classes.names, of_classes.multilabel) == (("standing", "lying"), False)
     assert (of_attributes.names, of_attributes.multilabel) == (("Lying", "Up"), True)
     assert of_classes.about == {}
-    assert (of_classes.image_size, of_classes.channels, of_classes.widths) == (8, 1, (16, 32, 64, 64))
+    assert (of_classes.image_size, of_classes.channels, of_classes.widths) == (8, 1, (32, 64, 64))
 
 
 def test_weights_come_from_the_source_that_is_given(stripes, rng):
@@ -167,8 +167,8 @@ def test_answers_take_no_gradients(small, stripes):
 
 @pytest.mark.parametrize("options", [{}, {"mirror": True, "precision": "bfloat16"}])
 def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
-    records = learn(small, stripes, epochs=8, shift=1, **options)
-    assert [record.epoch for record in records] == list(range(1, 9))
+    records = learn(small, stripes, epochs=4, lr=0.03, shift=1, **options)
+    assert [record.epoch for record in records] == [1, 2, 3, 4]
     assert 0 < records[-1].loss < 0.5 * records[0].loss
     assert records[-1].accuracy > 0.95
     assert accuracy(small, stripes) > 0.95
@@ -177,16 +177,17 @@ def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
 
 def test_attributes_are_learnt(marks, rng):
     network = build(marks, widths=(4, 8), rng=rng())
-    records = learn(network, marks, epochs=8, shift=1)
+    records = learn(network, marks, epochs=4, lr=0.03, shift=1)
     assert records[-1].loss < 0.5 * records[0].loss
     assert 0.5 * accuracy(network, marks).sum() > 0.95
 
 
 def test_the_same_seed_gives_the_same_network_and_torchs_own_source_is_left_alone(stripes, rng):
-    trained, before = [], torch.get_rng_state()
-    for seed in (1, 1, 2):
-        network = build(stripes, widths=(4, 8), rng=rng())
-        trained.append((learn(network, stripes, epochs=2, seed=seed, mirror=True), network))
+    trained = [(build(stripes, widths=(4, 8), rng=rng()), seed) for seed in (1, 1, 2)]
+    before = torch.get_rng_state()
+    trained = [
+        (learn(network, stripes, epochs=2, seed=seed, mirror=True), network) for network, seed in trained
+    ]
     assert torch.equal(before, torch.get_rng_state())
     assert trained[0][0] == trained[1][0] != trained[2][0]
     assert same(trained[0][1], trained[1][1])
@@ -318,10 +319,11 @@ def test_a_classifier_comes_back_in_16_bits_with_what_was_said_about_it(small, s
     assert again.about == {"seed": 3, "note": "stripes"}
     assert (again.names, again.multilabel, again.widths) == (small.names, False, (4, 8))
     assert same(again, small)
-    assert torch.equal(again(data.to_float(stripes.images)), small(data.to_float(stripes.images)))
+    images = data.to_float(stripes.images)
+    torch.testing.assert_close(again(images), small(images), rtol=1e-5, atol=1e-6)
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
-    assert not again.features(data.to_float(stripes.images)).requires_grad
+    assert not again.features(images).requires_grad
 
 
 def test_a_classifier_is_no_generator_nor_the_reverse(small, tiny_pair, tmp_path):

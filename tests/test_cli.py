@@ -389,7 +389,9 @@ def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_p
     assert [row["step"] for row in runs.read(out).history] == list(range(1, 10))
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["sample"], ["info"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["resume"], ["sample"], ["classifier"], ["info"], ["doctor"]]
+)
 def test_help_is_on_standard_output(call, command):
     code, said, _ = call(*command, "--help")
     assert code == 0

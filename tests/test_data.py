@@ -583,3 +583,21 @@ def test_a_set_takes_no_image_through_python_at_training_time(rng, tiny_images):
     loader.images = loader.images.as_subclass(Watched)
     list(islice(loader, 3))
     assert calls == [4, 4, 4]
+
+
+def test_labels_travel_with_their_images(rng):
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 1, 16, 16).contiguous()
+    labels = torch.arange(10) * 3
+    loader = data.make_loader(images, 4, labels=labels, rng=rng(), drop_last=False)
+    seen = [batch for _ in range(2) for batch in loader]
+    assert [len(kinds) for _, kinds in seen] == [4, 4, 2] * 2
+    for real, kinds in seen:
+        assert torch.equal(data.to_uint8(real)[:, 0, 0, 0].long() * 3, kinds)
+    plain = data.make_loader(images, 4, rng=rng(), drop_last=False)
+    assert all(map(torch.equal, plain, (real for real, _ in seen[:3])))
+
+
+@pytest.mark.parametrize("labels", [torch.arange(9), torch.arange(10) / 2, torch.zeros(10, 1).long()])
+def test_labels_that_are_not_one_for_each_image_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be int64, one for each of the 10 images, got"):
+        data.make_loader(torch.zeros(10, 1, 16, 16, dtype=torch.uint8), 4, labels=labels)

@@ -24,6 +24,7 @@ ORDER = [
     "models",
     "train",
     "checkpoint",
+    "classifier",
     "metrics",
     "plot",
     "notebook",

@@ -47,6 +47,11 @@ def z_for(network, rng, n=4, seed=8):
     return torch.randn(n, network.latent_dim, generator=rng(seed))
 
 
+def told(network, n):
+    """What a conditional network takes beside z or images: n labels."""
+    return (torch.arange(n) % network.classes,) if network.classes else ()
+
+
 # Counts and sizes
 
 
@@ -149,12 +154,13 @@ def test_each_pair_fits_together(narrow, rng, name):
     assert isinstance(discriminator, Discriminator)
     assert generator.training
     assert discriminator.training
-    images = generator(z_for(generator, rng, 3))
+    images = generator(z_for(generator, rng, 3), *told(generator, 3))
     assert images.shape == (3, generator.channels, generator.image_size, generator.image_size)
     assert images.dtype == torch.float32
     assert -1 <= images.min() < images.max() <= 1
-    assert discriminator(images).shape == (3,)
-    assert discriminator(images)[:0].dtype == torch.float32
+    logits = discriminator(images, *told(discriminator, 3))
+    assert logits.shape == (3,)
+    assert logits.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -628,3 +634,101 @@ def test_whatever_is_asked_for_is_built_at_the_promised_size_or_refused_with_the
             assert abs(int(nearest[1]) - size) == min(abs(16 - size), abs(256 - size))
     assert built > 50
     assert refused > 100
+
+
+# Networks that are told the class
+
+
+@pytest.mark.parametrize("name", [*STANDARD[:2], "gan-28"])
+def test_a_label_costs_each_layer_its_kernel_once_for_each_class_and_map(tiny_pair, name):
+    told, untold = tiny_pair(name, classes=3), tiny_pair(name)
+    for with_labels, without in zip(told, untold, strict=True):
+        more = sum(3 * layer.channels * layer.kernel**2 for layer in with_labels.layers)
+        assert models.count_parameters(with_labels) == models.count_parameters(without) + more
+
+
+def test_a_layer_sees_the_label_as_maps_of_ones_and_zeros(tiny_pair, rng):
+    generator, discriminator = tiny_pair(classes=3)
+    seen = []
+    for network in (generator, discriminator):
+        for block in network.blocks:
+            block[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    labels = torch.tensor([2, 0])
+    discriminator(generator(z_for(generator, rng, 2), labels), labels)
+    assert len(seen) == len(generator.blocks) + len(discriminator.blocks)
+    for maps in seen:
+        expected = torch.zeros(2, 3, *maps.shape[2:])
+        expected[0, 2] = expected[1, 0] = 1
+        assert torch.equal(maps[:, -3:], expected)
+
+
+def test_zeroed_for_the_label_a_conditional_network_is_the_plain_one(tiny_pair, rng):
+    told, untold = tiny_pair(classes=3), tiny_pair()
+    labels = torch.tensor([0, 1, 2, 1])
+    for with_labels, without, inputs in zip(
+        told, untold, (z_for(untold[0], rng), images_for(untold[1], rng)), strict=True
+    ):
+        own = with_labels.state_dict()
+        for name, tensor in without.state_dict().items():
+            if own[name].shape == tensor.shape:
+                own[name].copy_(tensor)
+            elif with_labels is told[0]:  # a transposed convolution has its input channels first
+                own[name].zero_()[: len(tensor)] = tensor
+            else:
+                own[name].zero_()[:, : tensor.shape[1]] = tensor
+        torch.testing.assert_close(with_labels(inputs, labels), without(inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_labels_filled_in_are_labels_given(tiny_pair, rng):
+    generator, discriminator = tiny_pair(classes=3)
+    labels, z = torch.tensor([2, 0, 1]), z_for(generator, rng, 3)
+    images = generator(z, labels)
+    assert torch.equal(models.Given(generator, labels)(z), images)
+    judge = models.Given(discriminator, labels)
+    assert torch.equal(judge(images), discriminator(images, labels))
+    assert list(judge.parameters()) == list(discriminator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (None, "got none"),
+        (torch.tensor([0, 1]), r"int64 of shape \(2,\)"),
+        (torch.tensor([0.0, 1.0, 2.0]), "float32"),
+    ],
+)
+def test_a_network_that_is_told_the_class_needs_it_for_each_image(tiny_pair, rng, labels, words):
+    generator, _ = tiny_pair(classes=3)
+    with pytest.raises(ValueError, match=rf"labels must be int64 of shape \(3,\), .*{words}"):
+        generator(z_for(generator, rng, 3), labels)
+
+
+def test_a_network_that_knows_no_classes_takes_no_labels(tiny_pair, rng):
+    generator, _ = tiny_pair()
+    with pytest.raises(ValueError, match="knows no classes, and was given 4 labels"):
+        generate(generator, z_for(generator, rng), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("classes", [-1, 2.5])
+def test_an_impossible_number_of_classes_is_refused(classes):
+    with pytest.raises(ValueError, match=f"classes must be .*{classes}"):
+        build("dcgan", classes=classes)
+
+
+def test_networks_that_draw_by_class_cannot_go_without():
+    with pytest.raises(ValueError, match="paper-mnist-conditional draws by class"):
+        build("paper-mnist-conditional", classes=0)
+
+
+def test_the_papers_mnist_networks_have_five_by_five_kernels_and_batch_norm_without_gain_and_shift(full):
+    generator, discriminator = full["paper-mnist-conditional"]
+    assert (generator.sizes, discriminator.sizes) == ([1, 1, 7, 14, 28], [28, 14, 7, 1, 1])
+    assert [layer.channels for layer in generator.layers] == [1024, 128, 64, 1]
+    assert [layer.channels for layer in discriminator.layers] == [64, 128, 1024, 1]
+    for network in (generator, discriminator):
+        spatial = [
+            layer.kernel for layer, size in zip(network.layers, network.sizes, strict=False) if size > 1
+        ]
+        assert set(spatial) <= {5, 7}
+        assert not any(module.affine for module in leaves(network) if isinstance(module, NORMS))
+        assert network.classes == 10

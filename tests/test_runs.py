@@ -87,6 +87,7 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "train": asdict(CONFIG),
         "crop": None,
         "count": None,
+        "classes": 0,
     }
     assert runs.read_config(whole).train == CONFIG
 
@@ -288,6 +289,67 @@ def test_an_empty_folder_may_be_used(train_discs, image_folder, tmp_path):
     (tmp_path / "run").mkdir()
     runs.run(str(image_folder), tmp_path / "run", steps=1, device="cpu", config=CONFIG, **TINY)
     assert len(table(tmp_path / "run")) == 1
+
+
+# Runs that are told the class
+
+
+@pytest.fixture(scope="module")
+def class_folder(tmp_path_factory, tiny_images):
+    """The discs in two sub-folders: those of the upper half, and the others."""
+    folder = tmp_path_factory.mktemp("classes")
+    for index, image in enumerate(tiny_images[:, 0].numpy()):
+        place = folder / ("high" if image[:8].sum() > image[8:].sum() else "low")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image).save(place / f"{index:02}.png")
+    return folder
+
+
+def test_a_run_by_class_learns_samples_and_goes_on_as_one_that_never_stopped(class_folder, tmp_path):
+    options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
+    whole = runs.run(str(class_folder), tmp_path / "whole", steps=6, **options)
+    part = runs.run(str(class_folder), tmp_path / "part", steps=3, **options)
+    runs.resume(part, steps=6)
+    assert runs.read_config(whole).classes == 2
+    for name in ("history.csv", "samples/step_000006.png", "generator.safetensors"):
+        assert (part / name).read_bytes() == (whole / name).read_bytes()
+    with Image.open(whole / "samples" / "step_000006.png") as grid:
+        assert grid.size == (2 * 16 + 2, 8 * 16 + 14)  # a column a class, a row a latent
+
+
+def test_samples_of_a_run_by_class_take_the_classes_in_turn_or_are_of_one(class_folder, tmp_path):
+    options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
+    out = runs.run(str(class_folder), tmp_path / "run", steps=2, **options)
+    generator = runs.read(out).generator
+    z = sample_z(4, generator.latent_dim, rng=torch.Generator().manual_seed(5))
+    for label, labels in ((None, [0, 1, 0, 1]), (1, [1, 1, 1, 1])):
+        expected = plot.grid_image(models.generate(generator, z, torch.tensor(labels)), columns=8)
+        assert runs.sample(out, 4, seed=5, label=label).tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match="label must be from 0 to 1, got 2"):
+        runs.sample(out, 4, label=2)
+
+
+def test_a_label_for_a_run_without_classes_is_refused(whole):
+    with pytest.raises(ValueError, match="label must be absent: the run has no classes, got 0"):
+        runs.sample(whole, 4, label=0)
+
+
+@pytest.mark.parametrize("options", [{"conditional": True}, {"architecture": "paper-mnist-conditional"}])
+def test_a_set_without_labels_cannot_be_drawn_by_class(image_folder, tmp_path, options):
+    asked = TINY | {"image_size": 28, "base_channels": 4} | options
+    with pytest.raises(ValueError, match="has no labels to draw by"):
+        runs.run(str(image_folder), tmp_path / "run", steps=1, config=CONFIG, **asked)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_longer_than_its_learning_rates_is_refused(image_folder, tmp_path):
+    config = TrainConfig(batch_size=4, decay_start=1, decay_steps=3)
+    with pytest.raises(ValueError, match="steps must be at most"):
+        runs.run(str(image_folder), tmp_path / "run", steps=5, config=config, **TINY)
+    assert not (tmp_path / "run").exists()
+    runs.run(str(image_folder), tmp_path / "run", steps=4, config=config, device="cpu", **TINY)
+    with pytest.raises(ValueError, match="steps must be at most"):
+        runs.resume(tmp_path / "run", steps=5)
 
 
 # Averaged weights

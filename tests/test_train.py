@@ -14,6 +14,7 @@ from dcganlib import train as training
 from dcganlib.data import make_loader
 from dcganlib.latent import sample_z
 from dcganlib.losses import discriminator_loss, minimax_generator_loss
+from dcganlib.models import Given
 from dcganlib.train import (
     StepRecord,
     TrainConfig,
@@ -94,6 +95,10 @@ def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
         ("ema", 1.0),
         ("ema", -0.001),
         ("ema", float("nan")),
+        ("weight_decay", -1e-5),
+        ("weight_decay", float("nan")),
+        ("decay_start", -1),
+        ("decay_steps", float("inf")),
         ("prior", "gauss"),
         ("precision", "float16"),
         ("seed", -1),
@@ -459,6 +464,80 @@ def test_the_average_begins_as_a_copy_that_takes_no_gradient(begin):
     assert all(parameter.grad is None for parameter in state.averaged.parameters())
     optimised = {id(p) for group in state.g_optimizer.param_groups for p in group["params"]}
     assert not optimised & {id(parameter) for parameter in state.averaged.parameters()}
+
+
+@pytest.fixture
+def by_class(tiny_pair, tiny_images, rng):
+    """A run whose networks are told which of three classes an image is of."""
+
+    def make(**options):
+        labels = torch.arange(len(tiny_images)) % 3
+        loader = make_loader(tiny_images, 4, labels=labels, rng=rng(1))
+        return start(*tiny_pair(classes=3), TrainConfig(batch_size=4, **options)), loader
+
+    return make
+
+
+def test_training_by_class_gives_fakes_the_labels_of_the_real_images(by_class):
+    state, loader = by_class()
+    told = {"generator": [], "discriminator": []}
+    for name, seen in told.items():
+        getattr(state, name).register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[1]))
+    list(train(state, loader, 2))
+    labels = [labels for _, labels in loader.epoch(0)][:2]
+    assert all(map(torch.equal, told["generator"], labels))
+    assert len(told["discriminator"]) == 6  # real, fake, and fake again for G, in each step
+    assert all(map(torch.equal, told["discriminator"], [part for part in labels for _ in range(3)]))
+
+
+def test_training_by_class_is_training_with_the_labels_filled_in(by_class):
+    (state, loader), (other, _) = by_class(), by_class()
+    record = next(iter(train(state, loader, 1)))
+    real, labels = next(iter(loader.epoch(0)))
+    z = sample_z(4, 8, rng=torch.Generator().manual_seed(0))
+    fake = other.generator(z, labels)
+    value, _, _ = discriminator_step(Given(other.discriminator, labels), other.d_optimizer, real, fake)
+    assert record.d_loss == pytest.approx(value.item(), rel=1e-6)
+    assert same(parameters(other.discriminator), parameters(state.discriminator))
+
+
+def test_labels_and_networks_that_do_not_fit_are_refused(by_class, begin, tiny_images, tiny_pair, rng):
+    told, with_labels = by_class()
+    plain, without = begin()
+    high = make_loader(tiny_images, 4, labels=torch.arange(20) % 4, rng=rng())
+    for state, loader, words in (
+        (told, without, "pass labels to make_loader"),
+        (plain, with_labels, "know 0 classes, the loader's labels go from 0 to 2"),
+        (told, high, "know 3 classes, the loader's labels go from 0 to 3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            next(train(state, loader))
+        assert state.step == 0
+    with pytest.raises(ValueError, match="generator knows 3 classes, the discriminator 0"):
+        start(tiny_pair(classes=3)[0], tiny_pair()[1])
+
+
+def test_the_learning_rates_stay_and_then_fall_in_a_straight_line_to_nothing(begin):
+    state, loader = begin(g_lr=0.1, d_lr=0.2, decay_start=2, decay_steps=4)
+    seen = []
+    for _ in train(state, loader, 6):
+        seen.append([optimizer.param_groups[0]["lr"] for optimizer in (state.g_optimizer, state.d_optimizer)])
+    shares = [1, 1, 1, 0.75, 0.5, 0.25]
+    assert seen == [pytest.approx([0.1 * share, 0.2 * share]) for share in shares]
+
+
+@pytest.mark.parametrize("steps", [7, None])
+def test_no_step_is_taken_where_the_learning_rates_are_nothing(begin, steps):
+    state, loader = begin(decay_start=2, decay_steps=4)
+    with pytest.raises(ValueError, match=f"at most decay_start \\+ decay_steps = 6, .*got {steps}"):
+        next(train(state, loader, steps))
+
+
+def test_weight_decay_adds_its_share_of_each_weight_to_the_gradient(begin):
+    state, _ = begin(weight_decay=0.01)
+    for optimizer in (state.g_optimizer, state.d_optimizer):
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01]
+        assert type(optimizer) is torch.optim.Adam
 
 
 def test_images_of_the_wrong_shape_are_refused(begin):

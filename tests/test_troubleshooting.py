@@ -39,11 +39,18 @@ LEFT_OUT = {  # not on the page: each message, and why
     "images must have shape (N, 1 or 3, H, W) with N of at least 1, got …": PROGRAMMER,
     "images must have shape (N, …), got …": PROGRAMMER,
     "z must have shape (N, …), got …": PROGRAMMER,
+    "labels must be int64 of shape (…,), got …": PROGRAMMER,
+    "labels must be int64, one for each of the … images, got … of shape …": PROGRAMMER,
+    "this network knows no classes, and was given … labels": PROGRAMMER,
+    "the generator knows … classes, the discriminator …": PROGRAMMER,
+    "the networks draw by class, of …: pass labels to make_loader": PROGRAMMER,
+    "the networks know … classes, the loader's labels go from … to …": PROGRAMMER,
     "a and b must have one shape, got … and …": PROGRAMMER,
     "t must be a number or a 1-D tensor of positions, got shape …": PROGRAMMER,
     "… is empty: expected at least one logit, got shape …": PROGRAMMER,
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
+    "names must be different, and at least one, got …": PROGRAMMER,
     "alt must say what the film shows, it is empty": PROGRAMMER,
 }
 

@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, classifier, info, doctor."""
+"""The command ``dcganlib``: data, train, resume, sample, evaluate, classifier, info, doctor."""
 
 from __future__ import annotations
 
@@ -175,6 +175,25 @@ def _classifier(options: argparse.Namespace) -> int:
     for attribute, share in each.items():
         print(f"{share:>8.2%}  {attribute}")
     print(f"wrote {out}: right on {mean:.2%} of the {len(test):,} test images")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dcganlib.evaluation import evaluate
+
+    found = evaluate(
+        options.run,
+        samples=options.samples,
+        draws=options.draws,
+        seed=options.seed,
+        root=options.root,
+        device=options.device,
+        out=options.out,
+        plain=options.plain,
+        inception=options.inception,
+    )
+    print(found.as_table())
+    print(f"wrote {found.file}")
     return 0
 
 
@@ -418,6 +437,29 @@ def _parser() -> argparse.ArgumentParser:
     classifier.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
     classifier.add_argument("--out", help="file to write (classifier-NAME.safetensors)")
     _add_place(classifier)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a run's samples against real images",
+        description="Measure samples of a run against real images, beside other real images.",
+    )
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument(
+        "run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist"
+    )
+    evaluate.add_argument("--samples", type=int, default=10_000, help="images in a draw (%(default)s)")
+    evaluate.add_argument("--draws", type=int, default=3, help="how often to measure (%(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the first draw (%(default)s)")
+    evaluate.add_argument(
+        "--plain", action="store_true", help="take the last step's weights, not the averaged ones"
+    )
+    evaluate.add_argument(
+        "--inception", action="store_true", help="also the FID, of colour images, which needs torch-fidelity"
+    )
+    evaluate.add_argument(
+        "--out", help="file to write (DIR/evaluation.json; for a stored run evaluation-NAME.json, here)"
+    )
+    _add_place(evaluate)
 
     info = commands.add_parser(
         "info", help="say what is here, or what a run is", description="Say what is here, or what a run is."

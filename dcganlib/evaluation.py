@@ -1,0 +1,422 @@
+"""Measuring a run: its samples against real images, beside other real images against the same ones.
+
+A measure alone says little, since each depends on the network of the features and on the counts. So each
+stands beside what real images get that no network drew, and beside what is ideal.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+import dcganlib
+from dcganlib import classifier, data, files, metrics, models, runs
+from dcganlib.latent import Prior, sample_z
+from dcganlib.train import pick_device
+
+CLASSIFIERS = {"mnist": "mnist", "mnist-mini": "mnist", "fashion-mnist": "fashion-mnist", "faces": "faces"}
+"""The classifier whose features measure the runs on a set."""
+
+LEAST = 10  # samples below which the measures mean nothing
+BATCH = 500  # images that are drawn at a time
+
+INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+"""Address of the weights of the Inception network."""
+
+IDEAL = {
+    "Fréchet distance": "0",
+    "kernel distance": "0",
+    "precision": "as real",
+    "recall": "as real",
+    "two-sample accuracy": "0.5",
+    "two-sample accuracy, real": "0.5",
+    "two-sample accuracy, fake": "0.5",
+    "missing classes": "0",
+    "classes, chi-squared": "0",
+    "copying in features, ratio": "1",
+    "copying in features, share": "0.01",
+    "copying in pixels, ratio": "1",
+    "copying in pixels, share": "0.01",
+    "FID (Inception)": "0",
+}
+"""Every measure, in the order of the table, and what would be ideal; "as real" is what real images get."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a run.
+
+    Attributes:
+        values: Of the samples, one for each draw.
+        real: Of other real images in their place, one for each draw.
+    """
+
+    values: tuple[float, ...]
+    real: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many images show one class, or have one attribute, as the classifier sees it.
+
+    Attributes:
+        samples: Of the samples, one number for each draw.
+        training: Of as many training images.
+    """
+
+    samples: tuple[int, ...]
+    training: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a run, and how.
+
+    Attributes:
+        run: Its folder, or the name of a stored one.
+        data: Its set.
+        generator: "averaged", or "last step".
+        network: Whose features were compared; "none" for the pixels themselves.
+        samples: How many were drawn each time, and compared with as many training images.
+        real_samples: How many held-out images were compared with as many training images.
+        train, held_out: How many training images there are to copy, and how many were held out.
+        held_out_are: Where these come from.
+        seeds: One for each draw.
+        measures: By name, in the order of ``IDEAL``.
+        classes: By name; empty without a classifier.
+        notes: What a reader should know.
+        file: Where it was written.
+    """
+
+    run: str
+    data: str
+    generator: str
+    network: str
+    samples: int
+    real_samples: int
+    train: int
+    held_out: int
+    held_out_are: str
+    seeds: tuple[int, ...]
+    measures: dict[str, Measure]
+    classes: dict[str, ClassCounts]
+    notes: tuple[str, ...]
+    file: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold, with the means."""
+        content = {"version": dcganlib.__version__, **asdict(self)}
+        del content["file"]
+        for name, found in content["measures"].items():
+            found |= {"mean": _mean(found["values"]), "real_mean": _mean(found["real"]), "ideal": IDEAL[name]}
+        return content
+
+    def as_table(self) -> str:
+        """As text: a heading, a line for each measure, the notes."""
+        drawn, real = f"{self.samples:,}", f"{self.real_samples:,}"
+        heading = [
+            f"samples:  {drawn} of {self.run}, {self.generator} weights, against {drawn} training images",
+            f"real:     {real} held-out images of {self.data}, {self.held_out_are}, against {real} training "
+            "images",
+            f"copying:  of all {self.train:,} training images, beside all {self.held_out:,} held-out images",
+            f"features: {self.network}",
+            f"seeds:    {', '.join(map(str, self.seeds))}; the mean and the range of these draws",
+        ]
+        rows = [("measure", "samples", "range", "real", "range", "ideal")]
+        for name, found in self.measures.items():
+            sides = [cell for values in (found.values, found.real) for cell in _cells(values)]
+            rows.append((name, *sides, IDEAL[name]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        ]
+        return "\n".join([*heading, "", *(line.rstrip() for line in lines), *self.notes])
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    samples: int = 10_000,
+    draws: int = 3,
+    seed: int = 0,
+    root: str | Path | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    plain: bool = False,
+    inception: bool = False,
+) -> Evaluation:
+    """Measure a run's samples, several times, and write the result as JSON.
+
+    Each draw compares new samples with new training images; held-out images take the samples' place in turn.
+    Sets without a test split are cut in two at random: training images, and held-out ones, which the run
+    was trained on too.
+
+    Args:
+        run: A run's folder, or the name of a stored one.
+        samples: How many are drawn each time; no more than there are training images.
+        draws: How often.
+        seed: Of the first draw; the others follow it.
+        root: Folder of the sets, as ``data.load`` takes it.
+        device: As ``train.pick_device`` takes it.
+        out: File to write; ``evaluation.json`` in the run's folder if absent, and for a stored run
+            ``evaluation-NAME.json`` in the current one.
+        plain: Take the weights of the last step, also where there are averaged ones.
+        inception: Measure the FID too, which needs torch-fidelity, its weights, and colour images.
+
+    Returns:
+        The measures, as they were written.
+
+    Raises:
+        ValueError, FileNotFoundError: The run, its data or a number are not as they should be. All is
+            checked before any measure is made.
+        ModuleNotFoundError: Inception is asked for, and torch-fidelity is missing.
+        OSError: Nothing can be written there.
+    """
+    for label, value, least in (("samples", samples, LEAST), ("draws", draws, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{label} must be at least {least}, got {value}")
+    found, settings = runs.read(run), runs.read_config(run)
+    stored = found.folder.parent == runs.PRETRAINED
+    file = Path(
+        out or (f"evaluation-{found.folder.name}.json" if stored else found.folder / "evaluation.json")
+    )
+    if file.is_dir() or not files.writable(file.parent):
+        raise PermissionError(f"{file} cannot be written: name another file with --out")
+    generator = found.generator if plain or found.averaged is None else found.averaged
+    if plain and found.generator is found.averaged:
+        raise ValueError(f"{run} keeps its averaged weights alone: leave out --plain")
+    place = pick_device(device)
+    observer = _inception(settings.channels).to(place) if inception else None
+    network, notes = _classifier(settings, place)
+    train, held_out, held_out_are = _sets(settings, root, seed)
+    count, real_count = min(samples, len(train)), min(samples, len(train), len(held_out))
+    if real_count < LEAST:
+        raise ValueError(
+            f"{settings.data} is too small to measure: {real_count} images of {LEAST} are held out"
+        )
+    if count < samples:
+        notes.append(f"There are {len(train):,} training images, so no more samples were drawn.")
+    seeds = tuple(range(seed, seed + draws))
+    subject = _Subject(generator.to(place), settings.train.prior, network, observer)
+    labels = train.labels if generator.classes else None
+    images = train.images.to(place), held_out.to(place)
+    measures, classes = _measure(subject, *images, labels, count, real_count, seeds)
+    result = Evaluation(
+        str(run),
+        settings.data,
+        "averaged" if generator is found.averaged else "last step",
+        "none, the pixels themselves" if network is None else f"classifier {CLASSIFIERS[settings.data]}",
+        count,
+        real_count,
+        len(train),
+        len(held_out),
+        held_out_are,
+        seeds,
+        measures,
+        classes,
+        tuple(notes),
+        file,
+    )
+    files.write_text(file, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    return result
+
+
+Seen = dict[str, Tensor]  # a row for each image: its pixels, and what networks see in it
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What draws the samples, and what looks at images."""
+
+    generator: models.Generator
+    prior: Prior
+    network: classifier.Classifier | None
+    inception: nn.Module | None
+
+    def draw(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Samples as bytes, which take a quarter of the room."""
+        parts = torch.arange(len(z)).split(BATCH)
+        images = (models.generate(self.generator, z[i], None if labels is None else labels[i]) for i in parts)
+        return torch.cat([data.to_uint8(batch) for batch in images])
+
+    def see(self, images: Tensor) -> Seen:
+        seen = {"pixels": images}
+        if self.network is not None:
+            seen["features"] = metrics.extract(self.network, images)
+            seen["labels"] = classifier.predict(self.network, images)
+        if self.inception is not None:
+            seen["Inception"] = metrics.extract(self.inception, images, batch_size=50)
+        return seen
+
+
+def _measure(
+    subject: _Subject,
+    train: Tensor,
+    held_out: Tensor,
+    labels: Tensor | None,
+    count: int,
+    real_count: int,
+    seeds: Sequence[int],
+) -> tuple[dict[str, Measure], dict[str, ClassCounts]]:
+    """All measures by name, over all draws."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in IDEAL}
+    counts = []
+    with tqdm(total=3 + 5 * len(seeds), unit="step") as bar:
+
+        def step(label: str, work: Callable[..., Any], *arguments: Any) -> Any:
+            bar.set_postfix_str(label)
+            result = work(*arguments)
+            bar.update()
+            return result
+
+        known = step("looking at training images", subject.see, train)
+        new = step("looking at held-out images", subject.see, held_out)
+        usual = step("nearest to held-out images", _nearest, new, known)
+        for seed in seeds:
+            rng = torch.Generator().manual_seed(seed)
+            z = sample_z(count, subject.generator.latent_dim, prior=subject.prior, rng=rng)
+            chosen, others = (torch.randperm(len(images), generator=rng) for images in (train, held_out))
+            told = None if labels is None else labels[chosen[:count]]  # classes as often as in training
+            fake = step("looking at samples", subject.see, step("drawing", subject.draw, z, told))
+            real = _pick(known, chosen[:count])
+            ours = step("comparing samples", _compare, subject, real, fake, rng)
+            ours |= _copying(step("nearest to samples", _nearest, fake, known), usual)
+            pair = _pick(known, chosen[:real_count]), _pick(new, others[:real_count])
+            theirs = step("comparing real images", _compare, subject, *pair, rng)
+            theirs |= _copying(*(_pick(usual, half) for half in others.chunk(2)))
+            for name, value in ours.items():
+                found[name].append((value, theirs[name]))
+            if subject.network is not None:
+                counts.append((_count(subject.network, fake), _count(subject.network, real)))
+    measures = {name: Measure(*zip(*pairs, strict=True)) for name, pairs in found.items() if pairs}
+    names = subject.network.names if counts else ()
+    sides = zip(*(torch.stack(side, 1).tolist() for side in zip(*counts, strict=True)), strict=True)
+    classes = {name: ClassCounts(*map(tuple, pair)) for name, pair in zip(names, sides, strict=False)}
+    return measures, classes
+
+
+def _pick(seen: Seen, chosen: Tensor) -> Seen:
+    return {name: rows[chosen.to(rows.device)] for name, rows in seen.items()}
+
+
+def _compare(subject: _Subject, real: Seen, fake: Seen, rng: torch.Generator) -> dict[str, float]:
+    """All measures but copying, of samples or of real images in their place."""
+    found: dict[str, float] = {}
+    view = "pixels" if subject.network is None else "features"
+    if subject.network is not None:  # pixels are nowhere near normally distributed
+        found["Fréchet distance"] = metrics.frechet_distance(real[view], fake[view])
+        size = min(1000, len(real[view]))
+        found["kernel distance"] = metrics.kernel_distance(real[view], fake[view], subset_size=size, rng=rng)
+        counts, expected = (_count(subject.network, seen) for seen in (fake, real))
+        found["missing classes"] = float(len(metrics.missing_classes(counts[: subject.network.outputs])))
+        found["classes, chi-squared"] = metrics.chi2_distance(counts, expected)
+    found["precision"], found["recall"] = metrics.precision_recall(real[view], fake[view])
+    told = metrics.two_sample_accuracy(real[view], fake[view])
+    found["two-sample accuracy"] = told.accuracy
+    found["two-sample accuracy, real"], found["two-sample accuracy, fake"] = told.on_real, told.on_fake
+    if subject.inception is not None:
+        found["FID (Inception)"] = metrics.frechet_distance(real["Inception"], fake["Inception"])
+    return found
+
+
+def _nearest(queries: Seen, train: Seen) -> Seen:
+    """Distances to the nearest training image, in features and in pixels."""
+    views = [view for view in ("features", "pixels") if view in train]
+    return {view: metrics.nearest(queries[view], train[view]).distances for view in views}
+
+
+def _copying(near: Seen, usual: Seen) -> dict[str, float]:
+    found = {view: metrics.compare_distances(near[view], usual[view]) for view in near}
+    ratios = {f"copying in {view}, ratio": copying.ratio for view, copying in found.items()}
+    return ratios | {f"copying in {view}, share": copying.share for view, copying in found.items()}
+
+
+def _count(network: classifier.Classifier, seen: Seen) -> Tensor:
+    """How many show each class; or how many have each attribute, then how many have it not."""
+    labels = seen["labels"]
+    if network.multilabel:
+        return torch.cat([labels.sum(0), (~labels).sum(0)])
+    return metrics.class_histogram(labels, network.outputs)
+
+
+def _sets(settings: runs.RunConfig, root: str | Path | None, seed: int) -> tuple[data.ImageSet, Tensor, str]:
+    """The training set, the held-out images, and where these come from."""
+    asked: dict[str, Any] = {"root": root, "image_size": settings.image_size, "channels": settings.channels}
+    asked |= {"crop": settings.crop, "count": settings.count}
+    train = data.load(settings.data, **asked)
+    if "test" in data.SPLITS.get(settings.data, ()):
+        if settings.data != "faces":  # where a count is of all splits together
+            asked["count"] = None
+        return train, data.load(settings.data, split="test", **asked).images, "its test split"
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    kept, out = order[len(train) // 2 :], order[: len(train) // 2]
+    labels = None if train.labels is None else train.labels[kept]
+    where = "a random half of its images, though the run was trained on them too"
+    return replace(train, images=train.images[kept], labels=labels), train.images[out], where
+
+
+def _classifier(
+    settings: runs.RunConfig, place: torch.device
+) -> tuple[classifier.Classifier | None, list[str]]:
+    """The classifier for a run's images, or none and why."""
+    name = CLASSIFIERS.get(settings.data)
+    if name is None:
+        reason = f"there is no classifier for {settings.data}"
+    else:
+        network = classifier.load(name)
+        if (network.channels, network.image_size) == (settings.channels, settings.image_size):
+            return network.to(place), []
+        own = f"{network.channels} x {network.image_size} x {network.image_size}"
+        reason = f"the classifier {name} looks at images of {own}, not {settings.channels} x "
+        reason += f"{settings.image_size} x {settings.image_size}"
+    return None, [f"Only pixels are compared, with no distances of features and no classes: {reason}."]
+
+
+class _Inception(nn.Module):
+    """The network of the FID, as what ``metrics.extract`` takes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network(data.to_uint8(images))
+
+
+def _inception(channels: int) -> _Inception:
+    """Load Inception, or say at once what is missing."""
+    if channels != 3:
+        raise ValueError(
+            f"Inception looks at colour images, the run's have {channels} channel: no --inception"
+        )
+    if importlib.util.find_spec("torch_fidelity") is None:
+        raise ModuleNotFoundError(
+            "--inception needs torch-fidelity, which is not installed: pip install torch-fidelity"
+        )
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION.rsplit("/", 1)[1]
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"--inception needs the file {weights}, which is not there: get it from {INCEPTION}"
+        )
+    from torchmetrics.image.fid import NoTrainInceptionV3  # here, because it takes seconds to import
+
+    return _Inception(NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _cells(values: Sequence[float]) -> tuple[str, str]:
+    return f"{_mean(values):.4g}", f"{min(values):.4g} to {max(values):.4g}"

@@ -67,6 +67,7 @@ class Recipe:
 
 RECIPES = (
     Recipe("DCGAN of the paper, half as wide", "paper-mnist-conditional", seeds=(0, 1, 2)),
+    Recipe("the same, three times as long", "paper-mnist-conditional", seeds=(0,), steps=18744),
     Recipe("DCGAN, dcgan-28, half as wide", "dcgan-28", seeds=(0,)),
     Recipe("GAN of dense layers", "gan-28", seeds=(0,), precision="float32"),
 )
@@ -74,8 +75,8 @@ RECIPES = (
 
 def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, device: str) -> Path:
     """Train a recipe into its folder, or what is left of it."""
-    folder = out / f"{recipe.architecture}-{seed}"
     steps = 60 if quick else recipe.steps
+    folder = out / f"{recipe.architecture}-{steps}-{seed}"
     if (folder / "config.json").is_file():
         done = runs.read_config(folder).steps if (folder / "averaged.gif").is_file() else 0
         return folder if done else runs.resume(folder, root=root, device=device)

@@ -378,6 +378,26 @@ def stored() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
 
 
+def measured(name: str) -> dict[str, Any]:
+    """Read the results of a benchmark that come with the package: what took hours to measure.
+
+    Args:
+        name: Such as "recipes".
+
+    Returns:
+        At least "command", which measures them again, and "rows".
+
+    Raises:
+        FileNotFoundError: There are no such results.
+        ValueError: The file is damaged.
+    """
+    path = PRETRAINED / "measured" / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(path.stem for path in path.parent.glob("*.json"))) or "none"
+        raise FileNotFoundError(f"there are no results {name}; the stored ones are {there}")
+    return _read_json(path)
+
+
 def _advance(
     out: Path,
     settings: RunConfig,

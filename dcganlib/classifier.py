@@ -35,12 +35,13 @@ class Recipe:
 
     widths: tuple[int, ...]
     epochs: int
+    shift: int = 2
     mirror: bool = False
 
 
 RECIPES = {
     "mnist": Recipe((32, 64, 64), epochs=8),
-    "fashion-mnist": Recipe((32, 64, 64), epochs=8, mirror=True),
+    "fashion-mnist": Recipe((48, 96, 64), epochs=9, shift=1, mirror=True),
     "faces": Recipe((32, 64, 64, 64), epochs=8),
 }
 """One for each of ``NAMES``."""

@@ -27,6 +27,7 @@ CLASSIFIERS = {"mnist": "mnist", "mnist-mini": "mnist", "fashion-mnist": "fashio
 
 LEAST = 10  # samples below which the measures mean nothing
 BATCH = 500  # images that are drawn at a time
+SEARCHED = 2000  # samples whose nearest training image is looked for: enough for a median and a hundredth
 
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -90,7 +91,8 @@ class Evaluation:
         network: Whose features were compared; "none" for the pixels themselves.
         samples: How many were drawn each time, and compared with as many training images.
         real_samples: How many held-out images were compared with as many training images.
-        train, held_out: How many training images there are to copy, and how many were held out.
+        searched: How many samples, and as many held-out images, were looked for among all training images.
+        train, held_out: How many training images there are, and how many were held out.
         held_out_are: Where these come from.
         seeds: One for each draw.
         measures: By name, in the order of ``IDEAL``.
@@ -105,6 +107,7 @@ class Evaluation:
     network: str
     samples: int
     real_samples: int
+    searched: int
     train: int
     held_out: int
     held_out_are: str
@@ -129,7 +132,7 @@ class Evaluation:
             f"samples:  {drawn} of {self.run}, {self.generator} weights, against {drawn} training images",
             f"real:     {real} held-out images of {self.data}, {self.held_out_are}, against {real} training "
             "images",
-            f"copying:  of all {self.train:,} training images, beside all {self.held_out:,} held-out images",
+            f"copying:  {self.searched:,} samples, and as many held-out images, among all {self.train:,}",
             f"features: {self.network}",
             f"seeds:    {', '.join(map(str, self.seeds))}; the mean and the range of these draws",
         ]
@@ -216,9 +219,10 @@ def evaluate(
         str(run),
         settings.data,
         "averaged" if generator is found.averaged else "last step",
-        "none, the pixels themselves" if network is None else f"classifier {CLASSIFIERS[settings.data]}",
+        _described(network, settings.data),
         count,
         real_count,
+        min(real_count, SEARCHED),
         len(train),
         len(held_out),
         held_out_are,
@@ -272,7 +276,7 @@ def _measure(
     """All measures by name, over all draws."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in IDEAL}
     counts = []
-    with tqdm(total=3 + 5 * len(seeds), unit="step") as bar:
+    with tqdm(total=2 + 6 * len(seeds), unit="step") as bar:
 
         def step(label: str, work: Callable[..., Any], *arguments: Any) -> Any:
             bar.set_postfix_str(label)
@@ -282,7 +286,6 @@ def _measure(
 
         known = step("looking at training images", subject.see, train)
         new = step("looking at held-out images", subject.see, held_out)
-        usual = step("nearest to held-out images", _nearest, new, known)
         for seed in seeds:
             rng = torch.Generator().manual_seed(seed)
             z = sample_z(count, subject.generator.latent_dim, prior=subject.prior, rng=rng)
@@ -291,10 +294,13 @@ def _measure(
             fake = step("looking at samples", subject.see, step("drawing", subject.draw, z, told))
             real = _pick(known, chosen[:count])
             ours = step("comparing samples", _compare, subject, real, fake, rng)
-            ours |= _copying(step("nearest to samples", _nearest, fake, known), usual)
+            few, own = torch.arange(min(real_count, SEARCHED)), others[: min(real_count, SEARCHED)]
+            near = step("nearest to samples", _nearest, _pick(fake, few), known)
+            usual = step("nearest to held-out images", _nearest, _pick(new, own), known)
+            ours |= _copying(near, usual)
             pair = _pick(known, chosen[:real_count]), _pick(new, others[:real_count])
             theirs = step("comparing real images", _compare, subject, *pair, rng)
-            theirs |= _copying(*(_pick(usual, half) for half in others.chunk(2)))
+            theirs |= _copying(*(_pick(usual, half) for half in few.chunk(2)))
             for name, value in ours.items():
                 found[name].append((value, theirs[name]))
             if subject.network is not None:
@@ -412,6 +418,14 @@ def _inception(channels: int) -> _Inception:
     from torchmetrics.image.fid import NoTrainInceptionV3  # here, because it takes seconds to import
 
     return _Inception(NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]))
+
+
+def _described(network: classifier.Classifier | None, name: str) -> str:
+    if network is None:
+        return "none, the pixels themselves"
+    right = network.about.get("test_accuracy")
+    known = "" if right is None else f", right on {right:.1%} of its test images"
+    return f"classifier {CLASSIFIERS[name]}{known}"
 
 
 def _mean(values: Sequence[float]) -> float:

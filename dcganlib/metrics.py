@@ -424,25 +424,32 @@ def _radii(rows: Tensor, k: int) -> Tensor:
 
 def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Squared distances between the rows of two sets, float64, a block at a time: (rows, columns, block)."""
-    centre = None if a.dtype == torch.uint8 else a.double().mean(0)  # which saves digits, and changes nothing
+    of_blocks = _squared_bytes if a.dtype == torch.uint8 else _squared_floats
+    centre = a.double().mean(0, keepdim=True) if a.is_floating_point() else None
     for rows in _slices(len(a), QUERIES):
-        left, left_norms = _centred(a[rows], centre)
         for columns in _slices(len(b), REFERENCES):
-            right, right_norms = _centred(b[columns], centre)
-            norms = left_norms[:, None] + right_norms
-            if centre is None:
-                for part in _slices(left.shape[1], WHOLE):
-                    norms.sub_(left[:, part] @ right[:, part].T, alpha=2)
-                yield rows, columns, norms
-            else:  # what is below the rounding is 0, so that copies are within a ball of radius 0
-                squared = torch.addmm(norms, left, right.T, alpha=-2)
-                yield rows, columns, squared.masked_fill_(squared < 1e-13 * norms, 0)
+            yield rows, columns, of_blocks(a[rows], b[columns], centre)
 
 
-def _centred(rows: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows about a common point, and their squared norms; bytes as whole numbers in float32."""
-    moved = rows.float() - 128 if centre is None else rows.double() - centre
-    return moved, moved.double().square().sum(1)
+def _squared_bytes(a: Tensor, b: Tensor, centre: None) -> Tensor:
+    a, b = a.float() - 128, b.float() - 128  # whole numbers, and so is all that follows
+    squared = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
+    for part in _slices(a.shape[1], WHOLE):
+        squared.sub_(a[:, part] @ b[:, part].T, alpha=2)
+    return squared
+
+
+def _squared_floats(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
+    """|a|^2 + |b|^2 - 2 a.b as one product, with the squares as two more columns.
+
+    The squares are taken as smaller by more than the rounding, and what falls below 0 is cut, so that copies
+    lie at 0 and within a ball of radius 0.
+    """
+    a, b = a.double() - centre, b.double() - centre  # nearer to 0 there are more digits
+    a_squares, b_squares = (rows.square().sum(1, keepdim=True).mul_(1 - 1e-13) for rows in (a, b))
+    left = torch.cat([a, a_squares, torch.ones_like(a_squares)], 1)
+    right = torch.cat([-2 * b, torch.ones_like(b_squares), b_squares], 1)
+    return (left @ right.T).clamp_(min=0)
 
 
 def _slices(length: int, step: int) -> Iterator[slice]:

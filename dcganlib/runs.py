@@ -593,7 +593,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _find(folder: str | Path) -> Path:
     """A run's folder, given by path or by the name of a stored run."""
     named = PRETRAINED / str(folder) if re.fullmatch(r"[\w-]+", str(folder)) else None
-    if named is not None and named.is_dir() and not (Path(folder) / "config.json").is_file():
+    if named and (named / "config.json").is_file() and not (Path(folder) / "config.json").is_file():
         return named  # a folder that only happens to have the name is no run
     if Path(folder).is_dir():
         return Path(folder)

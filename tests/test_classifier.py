@@ -14,7 +14,7 @@ from dcganlib.__main__ import _parser, main
 from dcganlib.classifier import NAMES, RECIPES, Classifier, accuracy, build, fit, load, predict, save
 
 LIMIT = 1_000_000  # bytes of a stored classifier
-MEASURED = {"mnist": 0.995, "fashion-mnist": 0.93, "faces": 0.99}
+PROMISED = {"mnist": 0.993, "fashion-mnist": 0.92, "faces": 0.99}  # share right on the test images
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +360,7 @@ def test_a_stored_classifier_is_small_and_says_how_it_was_made(name):
     assert command == "dcganlib"
     assert (options.name, options.seed, options.epochs) == (name, told["seed"], told["epochs"])
     assert (told["epochs"], told["version"]) == (recipe.epochs, dcganlib.__version__)
-    assert MEASURED[name] - 0.005 < told["test_accuracy"] < 1
+    assert PROMISED[name] <= told["test_accuracy"] < 1
     assert name in told["description"]
 
 
@@ -379,11 +379,13 @@ def test_a_flipped_byte_of_a_stored_classifier_is_found(name, tmp_path):
 def test_the_stored_classifier_of_digits_tells_the_bundled_digits(mnist_mini):
     found = load("mnist")
     assert found.names == data.MNIST_CLASSES
-    right = accuracy(found, mnist_mini)
-    assert 0.99 <= right < 1
-    assert right == pytest.approx(found.about["test_accuracy"], abs=0.005)
-    counts = torch.bincount(predict(found, mnist_mini.images), minlength=10)
-    assert ((counts - 500).abs() < 10).all()
+    answers = predict(found, mnist_mini.images)
+    right = (answers == mnist_mini.labels).float().mean().item()
+    assert right == pytest.approx(
+        0.9976, abs=0.001
+    )  # a little higher than on test images: all are of training
+    assert 0 < right - found.about["test_accuracy"] < 0.005
+    assert ((torch.bincount(answers, minlength=10) - 500).abs() < 10).all()
 
 
 def test_the_stored_classifier_of_faces_tells_their_attributes(face_set):
@@ -415,7 +417,7 @@ def prepared(stripes, marks, monkeypatch):
         return marks if name == "faces" else stripes
 
     monkeypatch.setattr(data, "load", find)
-    monkeypatch.setitem(RECIPES, "mnist", classifier.Recipe((4, 8), epochs=3, mirror=True))
+    monkeypatch.setitem(RECIPES, "mnist", classifier.Recipe((4, 8), epochs=3, shift=1, mirror=True))
     monkeypatch.setitem(RECIPES, "faces", classifier.Recipe((4, 8), epochs=2))
     return asked
 

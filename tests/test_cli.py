@@ -463,3 +463,28 @@ def test_the_doctor_says_what_fails_and_what_to_do_and_goes_on(call, monkeypatch
     assert advice in lines[found + 1]
     assert lines[-1].endswith("of 6 checks failed")
     assert [text[:9] for text in lines if text.startswith("one step")]
+
+
+def test_evaluate_writes_its_measures_and_prints_them(call, trained, tmp_path):
+    out = tmp_path / "measured.json"
+    options = {
+        "--samples": 10,
+        "--draws": 2,
+        "--seed": 7,
+        "--out": out,
+        "--root": tmp_path,
+        "--device": "cpu",
+    }
+    code, said, bar = call(
+        "evaluate", trained, "--plain", *(word for pair in options.items() for word in pair)
+    )
+    assert code == 0
+    assert "two-sample accuracy, fake" in said
+    assert said.endswith(f"wrote {out}\n")
+    assert "step" in bar
+    content = json.loads(out.read_text())
+    assert (content["samples"], content["seeds"], content["generator"]) == (10, [7, 8], "last step")
+    assert not (trained / "evaluation.json").exists()
+    code, said, error = call("evaluate", trained, "--inception")
+    assert (code, said) == (2, "")
+    assert "colour images" in error

@@ -29,6 +29,7 @@ ORDER = [
     "plot",
     "notebook",
     "runs",
+    "evaluation",
     "__main__",
 ]
 PACKAGE = Path(dcganlib.__file__).parent

@@ -115,5 +115,5 @@ def test_the_version_stands_the_same_everywhere():
 def test_the_package_needs_little():
     names = {Requirement(line).name for line in PROJECT["dependencies"]}
     core = {"torch", "torchvision", "numpy", "pillow", "matplotlib", "tqdm", "safetensors"}
-    downloads, processes, digits = {"pooch", "requests"}, {"joblib"}, {"mlxtend"}
-    assert names == core | downloads | processes | digits
+    downloads, processes, digits, measures = {"pooch", "requests"}, {"joblib"}, {"mlxtend"}, {"torchmetrics"}
+    assert names == core | downloads | processes | digits | measures

@@ -1,0 +1,71 @@
+"""The paper's MNIST test: labelled images that are drawn, the error they lead to, and the table."""
+
+from types import SimpleNamespace
+
+import paper_mnist_1nn as benchmark
+import pytest
+import torch
+from torch import nn
+
+from dcganlib.data import to_float
+
+
+class Levels(nn.Module):
+    """Draws class k as an even grey of level 20 k + 10, a little off by z."""
+
+    classes, latent_dim = 10, 3
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z, labels):
+        levels = 20 * labels + 10 + z[:, 0].clamp(-1, 1).round()
+        return to_float(levels.to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    run = SimpleNamespace(
+        generator=Levels(), averaged=Levels(), config={"train": {"seed": 3, "prior": "uniform"}}
+    )
+    monkeypatch.setattr(benchmark.runs, "read", lambda path: run)
+    return tmp_path
+
+
+def test_as_many_images_of_each_class_are_drawn():
+    images, labels = benchmark.draw(Levels(), 25, "uniform", torch.Generator().manual_seed(0))
+    assert images.dtype == torch.uint8
+    assert images.shape == (25, 1, 28, 28)
+    assert torch.bincount(labels).tolist() == [3] * 5 + [2] * 5
+    assert torch.equal((images[:, 0, 0, 0].float() / 20 - 0.5).round().long(), labels)
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_the_error_is_the_share_of_real_images_whose_nearest_drawn_image_has_another_label(folder, wrong):
+    truth = torch.arange(10).repeat(2)
+    queries = (20 * truth + 11).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
+    told = truth.clone()
+    told[:wrong] = 9 - told[:wrong]
+    found = benchmark.errors(folder, [40, 20], queries, told, plain=False, device=torch.device("cpu"))
+    assert found == {20: pytest.approx(100 * wrong / 20), 40: pytest.approx(100 * wrong / 20)}
+
+
+def test_the_table_has_a_line_for_each_set_and_the_mean_and_range_over_its_seeds():
+    rows = [
+        {"name": "real", "seed": 0, "count": 50_000, "error": 3.0},
+        {"name": "DCGAN", "seed": 0, "count": 50_000, "error": 4.0},
+        {"name": "DCGAN", "seed": 1, "count": 50_000, "error": 5.0},
+        {"name": "DCGAN", "seed": 0, "count": 1_000_000, "error": 2.0},
+    ]
+    heading, real, dcgan = benchmark.table(rows, [50_000, 1_000_000]).splitlines()
+    assert heading.split() == ["reference", "set", "seeds", "50,000", "1,000,000"]
+    assert real.split() == ["real", "1", "3.00%", "-"]
+    assert dcgan.split() == ["DCGAN", "2", "4.50%", "(4.00-5.00)", "2.00%"]
+
+
+def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_to_its_end():
+    for recipe in benchmark.RECIPES:
+        config = recipe.config(2, recipe.steps)
+        assert (config.decay_start, config.decay_start + config.decay_steps) == (2343, recipe.steps)
+        assert (config.seed, config.prior, config.weight_decay) == (2, "uniform", 2.5e-5)

@@ -135,13 +135,13 @@ def errors(
 
 def table(rows: list[dict[str, object]], counts: list[int]) -> str:
     """One line a reference set, one column a count; the mean over the seeds, and the range."""
-    lines = [f"{'reference set':<36} {'seeds':>5}" + "".join(f"{count:>20,}" for count in counts)]
+    lines = [f"{'reference set':<36} {'seeds':>5}" + "".join(f"{count:>22,}" for count in counts)]
     for name in dict.fromkeys(row["name"] for row in rows):
         line = f"{name:<36} {len({row['seed'] for row in rows if row['name'] == name}):>5}"
         for count in counts:
             values = [row["error"] for row in rows if (row["name"], row["count"]) == (name, count)]
             spread = f" ({min(values):.2f}-{max(values):.2f})" if len(values) > 1 else ""
-            line += f"{f'{mean(values):.2f}%{spread}' if values else '-':>20}"
+            line += f"{f'{mean(values):.2f}%{spread}' if values else '-':>22}"
         lines.append(line)
     return "\n".join(lines)
 

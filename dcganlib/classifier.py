@@ -116,6 +116,10 @@ class Classifier(nn.Module):
         """Logits (N, outputs) of images in [-1, 1], (N, channels, image_size, image_size)."""
         return self.head(self.features(images))
 
+    def answers(self, logits: Tensor) -> Tensor:
+        """What logits (N, outputs) say: labels, int64 (N,), or which attributes there are, bool (N, A)."""
+        return logits > 0 if self.multilabel else logits.argmax(1)
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -229,7 +233,7 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            right = _answers(classifier, logits) == truth[chosen.to(device)]
+            right = classifier.answers(logits) == truth[chosen.to(device)]
             sums += torch.stack([loss.detach(), right.float().mean()])
         classifier.eval()
         mean_loss, accuracy = (sums / count).tolist()
@@ -263,7 +267,7 @@ def predict(classifier: Classifier, images: Tensor, *, batch_size: int = 500) ->
         found = []
         for batch in images.split(batch_size):
             batch = to_float(batch.to(device)) if batch.dtype == torch.uint8 else batch.to(device)
-            found.append(_answers(classifier, classifier(batch)))
+            found.append(classifier.answers(classifier(batch)))
         return torch.cat(found)
     finally:
         classifier.train(was_training)
@@ -350,10 +354,6 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     if truth.dtype == torch.bool:
         return F.binary_cross_entropy_with_logits(logits, truth.float())
     return F.cross_entropy(logits, truth)
-
-
-def _answers(classifier: Classifier, logits: Tensor) -> Tensor:
-    return logits > 0 if classifier.multilabel else logits.argmax(1)
 
 
 def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:

@@ -50,8 +50,8 @@ sync: $(DONE)    ## carry changed prose into the notebooks
 format: $(DONE)    ## lay out all code as ruff does
 	@$(PY) tools/chapters.py format $(CHAPTERS)
 	@$(PY) tools/chapters.py sync $(CHAPTERS) || true
-	@$(BIN)/ruff check --quiet --fix dcganlib tests tools
-	@$(BIN)/ruff format --quiet dcganlib tests tools
+	@$(BIN)/ruff check --quiet --fix benchmarks dcganlib tests tools
+	@$(BIN)/ruff format --quiet benchmarks dcganlib tests tools
 
 stamp: $(DONE)    ## repeat the repository's address of _config.yml wherever it is needed
 	@$(PY) tools/chapters.py stamp

@@ -118,8 +118,10 @@ class Evaluation:
     file: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values that JSON can hold, with the means."""
-        content = {"version": dcganlib.__version__, **asdict(self)}
+        """As plain values that JSON can hold, with the means and the command that measures them again."""
+        command = f"dcganlib evaluate {self.run} --samples {self.samples} --draws {len(self.seeds)}"
+        command += f" --seed {self.seeds[0]}"
+        content = {"version": dcganlib.__version__, "command": command, **asdict(self)}
         del content["file"]
         for name, found in content["measures"].items():
             found |= {"mean": _mean(found["values"]), "real_mean": _mean(found["real"]), "ideal": IDEAL[name]}

@@ -385,7 +385,8 @@ def measured(name: str) -> dict[str, Any]:
         name: Such as "recipes".
 
     Returns:
-        At least "command", which measures them again, and "rows".
+        "command", which measures them again, and "rows"; or what ``dcganlib evaluate`` writes, where the name
+        is such as "evaluation-mnist".
 
     Raises:
         FileNotFoundError: There are no such results.

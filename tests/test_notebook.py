@@ -1,7 +1,10 @@
 """What the chapters show with: source and films as outputs of a cell."""
 
 import base64
+import html
 import inspect
+import io
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import Image
 
 from dcganlib import losses, notebook
 from dcganlib.models import Layer
-from dcganlib.notebook import show_animation, show_source
+from dcganlib.notebook import show_animation, show_slider, show_source
 from dcganlib.plot import animate
 
 
@@ -70,3 +73,65 @@ def test_a_film_needs_a_description_and_the_right_kind(film, tmp_path):
         show_animation(tmp_path / "film.mp4", "a film")
     with pytest.raises(FileNotFoundError):
         show_animation(tmp_path / "none.gif", "a film")
+
+
+def greys(*levels):
+    return [torch.full((1, 1, 32, 16), level, dtype=torch.uint8) for level in levels]
+
+
+def test_show_slider_carries_all_frames_side_by_side_in_their_order():
+    shown = show_slider(greys(60, 120, 180), ["a", "b", "c"], "three greys")._repr_html_()
+    content = re.search(r'src="data:image/webp;base64,([^"]+)"', shown)[1]
+    with Image.open(io.BytesIO(base64.b64decode(content))) as strip:
+        assert strip.size == (48, 32)
+        found = [strip.convert("L").getpixel((x, 16)) for x in (8, 24, 40)]
+    assert found == pytest.approx([60, 120, 180], abs=4)
+    assert "width: 300%" in shown
+
+
+def test_a_slider_begins_in_the_middle_or_where_it_is_told():
+    for start, (value, shift, text) in {
+        None: (2, "50.0", "2"),
+        0: (0, "0.0", "0"),
+        3: (3, "75.0", "3"),
+    }.items():
+        shown = show_slider(greys(1, 2, 3, 4), list("0123"), "four greys", start=start)._repr_html_()
+        assert f'min="0" max="3" value="{value}" aria-valuetext="{text}"' in shown
+        assert f"translateX(-{shift}%)" in shown
+        assert f"<output>{text}</output>" in shown
+
+
+def test_a_slider_keeps_what_it_says_apart_from_its_markup():
+    texts = ["<b>", 'it\'s "2" & more']
+    shown = show_slider(greys(1, 2), texts, 'a "grey" & <i>', label="<u>")._repr_html_()
+    assert json.loads(html.unescape(re.search(r'data-texts="([^"]*)"', shown)[1])) == texts
+    assert 'alt="a &quot;grey&quot; &amp; &lt;i&gt;"' in shown
+    assert "<span>&lt;u&gt;</span>" in shown
+    assert not {"<b>", "<i>", "<u>"} & set(re.findall(r"<[^>]*>", shown))
+
+
+def test_a_slider_takes_colour_and_finished_pictures():
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    shown = show_slider(pictures, ["red", "blue"], "two colours")._repr_html_()
+    content = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
+    with Image.open(io.BytesIO(content)) as strip:
+        red, blue = strip.getpixel((8, 8)), strip.getpixel((24, 8))
+    assert red == pytest.approx((255, 0, 0), abs=6)
+    assert blue == pytest.approx((0, 0, 255), abs=6)
+
+
+@pytest.mark.parametrize(
+    ("frames", "texts", "alt", "options", "message"),
+    [
+        (greys(1), ["a"], "a grey", {}, "at least 2 frames .* got 1 and 1"),
+        (greys(1, 2), ["a"], "two greys", {}, "got 2 and 1"),
+        (greys(1, 2), ["a", "b"], " ", {}, "alt"),
+        (greys(1, 2), ["a", "b"], "two greys", {"start": 2}, "from 0 to 1, got 2"),
+        (greys(1, 2), ["a", "b"], "two greys", {"start": -1}, "got -1"),
+        ([*greys(1), torch.zeros(2, 1, 32, 16)], ["a", "b"], "a pair", {}, r"\(16, 32\), \(34, 32\)"),
+        (greys(1) * 1024, ["a"] * 1024, "a grey", {}, "1024 frames of 16 pixels are wider than 16383"),
+    ],
+)
+def test_a_slider_refuses_what_it_cannot_show(frames, texts, alt, options, message):
+    with pytest.raises(ValueError, match=message):
+        show_slider(frames, texts, alt, **options)

@@ -1,0 +1,427 @@
+"""What each choice of a DCGAN is worth: the same digits, the same budget, one choice changed at a time.
+
+Every recipe sees 16,000 digits of MNIST's training split (1,000 steps of 16) at half the usual width, and
+starts from the same weights and the same order of images where its networks allow it. The averaged weights
+come from the same run.
+
+python benchmarks/recipes.py                     # train what is missing: 45 runs, up to a minute each
+python benchmarks/recipes.py --measure           # measure all that is there, and print the table
+python benchmarks/recipes.py --table             # print the table of the stored measures
+python benchmarks/recipes.py --quick             # two recipes, few steps: two minutes
+
+A run that is there is not trained again, so the work can be stopped at any time, and two processes may share
+it. One thread a process is fastest: OMP_NUM_THREADS=1. On Linux, MALLOC_MMAP_THRESHOLD_=4294967296
+MALLOC_TRIM_THRESHOLD_=8589934592 keeps big blocks of memory between steps, which saves a tenth of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dcganlib import checkpoint, classifier, data, files, metrics, plot, runs
+from dcganlib.latent import sample_z
+from dcganlib.losses import discriminator_loss
+from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, generate, init_weights
+from dcganlib.train import StepRecord, TrainConfig, check_finite, start, train
+
+IMAGE_SIZE, CHANNELS, WIDTH = 28, 1, 32
+IMAGES = 16_000  # 1,000 steps of 16: how often the networks move counts more than how many images they see
+BASE = TrainConfig(batch_size=16, precision="bfloat16", ema=0.999)
+
+MEASURED = runs.PRETRAINED / "measured" / "recipes.json"
+TAIL = 200  # steps at the end of a run over which its losses are averaged
+TWO_SAMPLE = 2_500  # of each kind in the two-sample test
+GRID = 64
+COLUMNS = {  # head, width and digits in the table
+    "frechet": ("Fréchet", 9, 2),
+    "kernel": ("kernel", 9, 3),
+    "precision": ("precision", 11, 2),
+    "recall": ("recall", 8, 2),
+    "two_sample": ("two-sample", 12, 2),
+    "missing": ("missing", 9, 0),
+    "chi2": ("chi2", 8, 3),
+    "spread": ("spread", 8, 2),
+}
+
+Changes = Mapping[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train a DCGAN on digits: an architecture, and what is changed in it.
+
+    Attributes:
+        name: Under which its runs are kept.
+        what: What sets it apart, for the table.
+        architecture: One of ``models.ARCHITECTURES`` for images of 28 pixels.
+        generator, discriminator: Fields of ``Layer`` to change, by the layer's position.
+        train: Fields of ``BASE`` to change.
+        reduction: How D's two losses are joined, see ``losses.discriminator_loss``.
+        trained: Whether it is trained at all.
+    """
+
+    name: str
+    what: str
+    architecture: str = "dcgan-28"
+    generator: Changes = field(default_factory=dict)
+    discriminator: Changes = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    reduction: Literal["mean", "sum"] = "mean"
+    trained: bool = True
+
+    def layers(self) -> tuple[list[Layer], list[Layer]]:
+        """The layers of (generator, discriminator)."""
+        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, WIDTH)
+        for layers, changes in zip(pair, (self.generator, self.discriminator), strict=True):
+            for position, fields in changes.items():
+                layers[position] = replace(layers[position], **fields)
+        return pair
+
+    def config(self, seed: int) -> TrainConfig:
+        """The settings of its run from this seed."""
+        return replace(BASE, seed=seed, **self.train)
+
+    def steps(self, images: int = IMAGES) -> int:
+        """How many steps see that many images."""
+        return images // self.config(0).batch_size if self.trained else 0
+
+
+# A convolution has a bias where no batch norm follows: under one it would be dead weight.
+NORMED, BARE = {"norm": "batch", "bias": False}, {"norm": None, "bias": True}
+DROPOUT = {"dropout": 0.3}
+
+RECIPES = (
+    Recipe("paper", "the paper's guidelines: batch norm in both networks, learning rate 0.0002, beta1 0.5"),
+    # The five tutorials' own recipes, carried to 28 pixels and this budget.
+    Recipe(
+        "flux-published",
+        "Flux tutorial, its generator let train: D without batch norm, dropout 0.3, summed loss, beta1 0.9",
+        architecture="flux-mnist",
+        train={"beta1": 0.9},
+        reduction="sum",
+    ),
+    Recipe(
+        "flux-draft",
+        "Flux draft: as published, slope 0.3, dropout 0.3 and 0.25, biases under G's batch norms",
+        architecture="flux-draft",
+        train={"beta1": 0.9},
+        reduction="sum",
+    ),
+    Recipe(
+        "celeba-post",
+        "CelebA post: batch norm before tanh and in D's first block, D without padding, biases in D",
+        generator={-1: {"norm": "batch"}},
+        discriminator={0: {"norm": "batch", "padding": 0}, 1: {"bias": True, "padding": 0}, 2: {"kernel": 5}},
+    ),
+    Recipe(
+        "d2l",
+        "d2l chapter: learning rate 0.005, batch norm in D's first block, no biases in D",
+        discriminator={0: NORMED, 2: {"bias": False}},
+        train={"g_lr": 0.005, "d_lr": 0.005},
+    ),
+    Recipe(
+        "keras",
+        "Keras notebook: its shapes 4, 11, 28, batch norm without gain and shift, uniform prior",
+        architecture="keras-28",
+        train={"prior": "uniform"},
+    ),
+    # One change from the paper's guidelines.
+    Recipe("summed-loss", "D's two losses summed", reduction="sum"),
+    Recipe(
+        "dropout",
+        "dropout 0.3 in D in place of batch norm",
+        discriminator={0: DROPOUT, 1: BARE | DROPOUT},
+    ),
+    Recipe("no-norm", "no batch norm in D", discriminator={1: BARE}),
+    Recipe("norm-before-tanh", "batch norm before G's tanh", generator={-1: {"norm": "batch"}}),
+    Recipe("norm-in-first", "batch norm in D's first block", discriminator={0: NORMED}),
+    Recipe("lr-0.001", "learning rate 0.001 for both", train={"g_lr": 0.001, "d_lr": 0.001}),
+    Recipe("lr-0.005", "learning rate 0.005 for both", train={"g_lr": 0.005, "d_lr": 0.005}),
+    Recipe("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
+    Recipe("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
+    # Not trained: what the published Flux code really has, as no gradient reaches its generator.
+    Recipe(
+        "flux-as-written",
+        "Flux tutorial as written: G stays as drawn",
+        architecture="flux-mnist",
+        trained=False,
+    ),
+)
+
+
+def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = IMAGES) -> dict[str, Any]:
+    """Train a recipe once, and keep both generators, the history and the settings in ``folder``.
+
+    Args:
+        recipe: What to train.
+        seed: Of everything random.
+        images: uint8 of shape (N, 1, 28, 28).
+        folder: An existing folder. ``config.json`` is written last, so where it is, the run is whole.
+        budget: How many images to show.
+
+    Returns:
+        What ``config.json`` says. A run that diverges is a result, told by "diverged"; its generators are
+        not kept.
+    """
+    config = recipe.config(seed)
+    g_layers, d_layers = recipe.layers()
+    generator = Generator(IMAGE_SIZE, CHANNELS, layers=g_layers)
+    discriminator = Discriminator(IMAGE_SIZE, CHANNELS, layers=d_layers)
+    for purpose, network in enumerate((generator, discriminator)):
+        init_weights(network, _rng(seed, purpose))
+        layers = network.blocks[1:] if network is generator else network  # what projects z would be slower
+        layers.to(memory_format=torch.channels_last)  # and these are faster
+    state = start(generator, discriminator, config)
+    loader = data.make_loader(images, config.batch_size, rng=_rng(seed, 2))
+    begin, records, diverged = time.perf_counter(), [], None
+    try:
+        for record in train(
+            state,
+            loader,
+            recipe.steps(budget),
+            d_loss=partial(discriminator_loss, reduction=recipe.reduction),
+        ):
+            check_finite([record])
+            records.append(record)
+    except FloatingPointError as error:
+        diverged = str(error)
+    about = {
+        "recipe": recipe.name,
+        "what": recipe.what,
+        "seed": seed,
+        "steps": state.step,
+        "images": len(images),
+        "diverged": diverged,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "reduction": recipe.reduction,
+        "train": asdict(config),
+    }
+    if diverged is None:
+        for name, network in (("generator", generator), ("averaged", state.averaged)):
+            checkpoint.save_generator(folder / f"{name}.safetensors", network, half=True, **about)
+    files.write_text(folder / "history.csv", "".join(_lines(records)))
+    files.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
+    return about
+
+
+def _lines(records: Sequence[StepRecord]) -> Iterator[str]:
+    yield "step,epoch,d_loss,g_loss,d_real,d_fake\n"
+    for record in records:
+        yield ",".join(f"{value:.6g}" for value in record.as_dict().values()) + "\n"
+
+
+def _rng(seed: int, purpose: int) -> torch.Generator:
+    """Separate sources from one seed: 0 and 1 for the weights of G and D, 2 for the images' order."""
+    return torch.Generator().manual_seed(1_000 * (seed + 1) + purpose)
+
+
+def train_all(out: Path, recipes: Sequence[Recipe], seeds: int, images: Tensor, budget: int) -> None:
+    """Train what is missing in ``out``, the first seed of all recipes first."""
+    for seed, recipe in product(range(seeds), recipes):
+        folder = out / f"{recipe.name}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with files.locked(folder):
+                if not (folder / "config.json").is_file():
+                    about = run(recipe, seed, images, folder, budget)
+                    end = about["diverged"] or f"{about['steps']} steps"
+                    print(f"{folder.name}: {end}, {about['seconds']} s", flush=True)
+        except BlockingIOError:
+            continue  # another process is at it
+
+
+def measure_all(
+    out: Path, recipes: Sequence[Recipe], seeds: int, root: str | None, samples: int
+) -> dict[str, Any]:
+    """Measure the generators in ``out``, each by the same latents, against the training digits.
+
+    Args:
+        out: Folder of the runs. A run measured before with so many samples is not measured again.
+        recipes: Of which to measure the runs.
+        seeds: How many runs of each.
+        root: Folder of the image sets.
+        samples: Images a generator draws, and real ones they are held against.
+
+    Returns:
+        What ``--table`` prints, plain values for a JSON file. "floor" holds the measures of as many digits
+        of the test split: what a perfect generator would get.
+
+    Raises:
+        FileNotFoundError: A run is missing.
+    """
+    network = classifier.load("mnist")
+    splits = [data.load("mnist", root=root, split=split) for split in ("train", "test")]
+    reals, held_out = (  # shuffled, as the first half of the test split is the easier one
+        split.images[torch.randperm(len(split), generator=_rng(0, 3 + index))[:samples]]
+        for index, split in enumerate(splits)
+    )
+    reference = metrics.extract(network, reals)
+    expected = metrics.class_histogram(splits[0].labels, len(splits[0].class_names))
+    judge = partial(_measures, network=network, reference=reference, expected=expected)
+    rows = []
+    for recipe, seed in product(recipes, range(seeds)):
+        folder = out / f"{recipe.name}-{seed}"
+        kept = folder / "measures.json"
+        found = json.loads(kept.read_text()) if kept.is_file() else []
+        if not found or found[0]["samples"] != samples:
+            found = [{"samples": samples, **row} for row in _rows(folder, judge, samples)]
+            files.write_text(kept, json.dumps(found, indent=1) + "\n")
+            print(f"{folder.name}: measured", flush=True)
+        rows += [{name: value for name, value in row.items() if name != "samples"} for row in found]
+    return {
+        "command": "python benchmarks/recipes.py && python benchmarks/recipes.py --measure",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "set": "mnist, train split",
+        "seeds": list(range(seeds)),
+        "samples": samples,
+        "network": "classifier mnist",
+        "floor": judge(held_out),
+        "rows": rows,
+    }
+
+
+def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int) -> Iterator[dict[str, Any]]:
+    """What one run is worth: a row for its generator, and one for the averaged one."""
+    about = json.loads((folder / "config.json").read_text())
+    with open(folder / "history.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-TAIL:]
+    losses = {
+        name: sum(float(row[name]) for row in last) / len(last) if last else None
+        for name in ("d_loss", "g_loss", "d_real", "d_fake")
+    }
+    z = sample_z(samples, prior=about["train"]["prior"], rng=_rng(0, 5))
+    for weights, name in (("plain", "generator"), ("averaged", "averaged")):
+        row = {key: about[key] for key in ("recipe", "what", "seed", "steps", "diverged")}
+        if about["diverged"] is None:
+            generator, _ = checkpoint.load_generator(folder / f"{name}.safetensors")
+            fakes = torch.cat([data.to_uint8(generate(generator, part)) for part in z.split(500)])
+            plot.grid_image(fakes[:GRID], columns=16).save(folder / f"{name}.png")
+            row |= judge(fakes)
+        yield row | {"weights": weights, **losses}
+
+
+def _measures(
+    images: Tensor, *, network: classifier.Classifier, reference: Tensor, expected: Tensor
+) -> dict[str, Any]:
+    """All that is measured of images, uint8 of shape (N, 1, 28, 28)."""
+    seen = metrics.extract(network, images)
+    precision, recall = metrics.precision_recall(reference, seen)
+    told = metrics.two_sample_accuracy(reference[:TWO_SAMPLE], seen[:TWO_SAMPLE])
+    counts = metrics.class_histogram(network.head(seen).argmax(1), len(expected))
+    return {
+        "frechet": metrics.frechet_distance(reference, seen),
+        "kernel": metrics.kernel_distance(
+            reference, seen, subsets=20, subset_size=min(1000, len(images)), rng=_rng(0, 6)
+        ),
+        "precision": precision,
+        "recall": recall,
+        "two_sample": told.accuracy,
+        "on_real": told.on_real,
+        "on_fake": told.on_fake,
+        "missing": metrics.missing_classes(counts),
+        "chi2": metrics.chi2_distance(counts, expected),
+        "spread": data.to_float(images).std(0).mean().item(),
+    }
+
+
+def summary(measured: Mapping[str, Any], weights: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Median, smallest and largest of each measure over the seeds, for each recipe, the best first.
+
+    Args:
+        measured: From ``measure_all``, or read back.
+        weights: "plain" or "averaged".
+
+    Returns:
+        The recipes by their median Fréchet distance. One that always diverged has none, and is last.
+    """
+    rows = [row for row in measured["rows"] if row["weights"] == weights]
+    found = {}
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        of_it = [row for row in rows if row["recipe"] == recipe and row["diverged"] is None]
+        values = {name: [_number(row[name]) for row in of_it] for name in COLUMNS}
+        found[recipe] = {name: (median(v), min(v), max(v)) for name, v in values.items() if v}
+    return dict(sorted(found.items(), key=lambda item: item[1].get("frechet", (math.inf,))))
+
+
+def table(measured: Mapping[str, Any]) -> str:
+    """The measures as text: medians over the seeds, and the range of the Fréchet distance."""
+    lines = [f"{measured['set']}; {measured['samples']:,} samples; features of: {measured['network']}"]
+    heads = [f"{head:>{width}}" for head, width, _ in COLUMNS.values()]
+    for weights in ("plain", "averaged"):
+        lines += ["", f"{weights + ' weights':18}" + "".join(heads) + "   Fréchet from - to"]
+        floor = {name: (_number(measured["floor"][name]),) * 3 for name in COLUMNS}
+        for recipe, values in {"real (test split)": floor, **summary(measured, weights)}.items():
+            cells = [
+                f"{values[name][0]:{width}.{digits}f}"
+                for name, (_, width, digits) in COLUMNS.items()
+                if values
+            ]
+            lost = (
+                sum(row["recipe"] == recipe and row["diverged"] is not None for row in measured["rows"]) // 2
+            )
+            ends = [f"   {values['frechet'][1]:.2f} - {values['frechet'][2]:.2f}"] if values else []
+            note = [f"   {lost} diverged"] if lost else []
+            lines.append(f"{recipe:18}" + "".join(cells + ends + note))
+    return "\n".join(lines)
+
+
+def _number(value: float | list[int]) -> float:
+    """A measure as one number: of a list of missing classes, how many they are."""
+    return float(len(value) if isinstance(value, list) else value)
+
+
+def main() -> None:
+    """Train, measure or print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--measure", action="store_true", help="measure the runs, in place of training")
+    what.add_argument("--table", action="store_true", help="print the stored measures")
+    what.add_argument("--quick", action="store_true", help="train and measure two recipes a little")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/recipes"), help="folder of the runs (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="file of the measures; the one of the package if absent")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=[r.name for r in RECIPES], help="of the recipes, these"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (%(default)s)")
+    parser.add_argument("--samples", type=int, default=5_000, help="images to measure (%(default)s)")
+    parser.add_argument("--root", help="folder of the image sets")
+    options = parser.parse_args()
+    recipes = [recipe for recipe in RECIPES if recipe.name in (options.only or [r.name for r in RECIPES])]
+    file = options.json or MEASURED
+    if options.quick:
+        recipes = [recipe for recipe in RECIPES if recipe.name in ("paper", "dropout")]
+        options.out, options.seeds, options.samples = options.out.with_name("recipes-quick"), 1, 1000
+        file = options.out / "recipes.json"
+    if not (options.measure or options.table):
+        images = data.load("mnist", root=options.root).images
+        train_all(options.out, recipes, options.seeds, images, IMAGES // 5 if options.quick else IMAGES)
+    if options.measure or options.quick:
+        found = measure_all(options.out, recipes, options.seeds, options.root, options.samples)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(file, json.dumps(found, indent=1) + "\n")
+    if options.measure or options.quick or options.table:
+        print(table(json.loads(file.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""The table of what each choice is worth: its recipes, their runs, and the measures that are stored."""
+
+import json
+from dataclasses import asdict, replace
+from itertools import product
+from statistics import median
+
+import pytest
+import recipes
+import torch
+from recipes import RECIPES
+
+from dcganlib import checkpoint, data, files, models, runs
+
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+PAPER = BY_NAME["paper"]
+
+# What sets each recipe apart from the paper's: (G or D, layer, field, value), or (setting, value).
+NO_NORM_IN_D = {("D", 1, "norm", None), ("D", 1, "bias", True)}
+NORM_IN_FIRST = {("D", 0, "norm", "batch"), ("D", 0, "bias", False)}
+NORM_BEFORE_TANH = {("G", 3, "norm", "batch")}
+DROPOUT = {("D", 0, "dropout", 0.3), ("D", 1, "dropout", 0.3)}
+FLUX = NO_NORM_IN_D | {("G", 0, "norm", "unit"), ("D", 0, "dropout", 0.3)}
+DIFFERENCES = {
+    "paper": set(),
+    "flux-published": FLUX | DROPOUT | {("beta1", 0.9), ("reduction", "sum")},
+    "flux-draft": FLUX
+    | {("D", 0, "slope", 0.3), ("D", 1, "slope", 0.3), ("D", 1, "dropout", 0.25)}
+    | {("G", layer, "bias", True) for layer in (1, 2, 3)}
+    | {("beta1", 0.9), ("reduction", "sum")},
+    "celeba-post": NORM_BEFORE_TANH
+    | {("D", 0, "norm", "batch"), ("D", 0, "padding", 0), ("D", 1, "padding", 0), ("D", 1, "bias", True)}
+    | {("D", 2, "kernel", 5)},
+    "d2l": NORM_IN_FIRST | {("D", 2, "bias", False), ("g_lr", 0.005), ("d_lr", 0.005)},
+    "summed-loss": {("reduction", "sum")},
+    "dropout": NO_NORM_IN_D | DROPOUT,
+    "no-norm": NO_NORM_IN_D,
+    "norm-before-tanh": NORM_BEFORE_TANH,
+    "norm-in-first": NORM_IN_FIRST,
+    "lr-0.001": {("g_lr", 0.001), ("d_lr", 0.001)},
+    "lr-0.005": {("g_lr", 0.005), ("d_lr", 0.005)},
+    "beta1-0.9": {("beta1", 0.9)},
+    "batch-64": {("batch_size", 64)},
+    "flux-as-written": FLUX | DROPOUT | {("trained", False)},
+}
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+
+
+@pytest.fixture(scope="module")
+def digits(mnist_mini):
+    """200 real digits."""
+    return mnist_mini.images[::25]
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Networks that train in no time."""
+    monkeypatch.setattr(recipes, "WIDTH", 2)
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return json.loads(recipes.MEASURED.read_text())
+
+
+def differences(recipe):
+    found = set()
+    for player, own, base in zip("GD", recipe.layers(), PAPER.layers(), strict=True):
+        for position, (layer, of_base) in enumerate(zip(own, base, strict=True)):
+            pairs = asdict(layer).items() - asdict(of_base).items()
+            found |= {(player, position, *pair) for pair in pairs}
+    found |= asdict(recipe.config(0)).items() - asdict(PAPER.config(0)).items()
+    return found | {
+        (name, getattr(recipe, name))
+        for name in ("reduction", "trained")
+        if getattr(recipe, name) != getattr(PAPER, name)
+    }
+
+
+def pair(recipe):
+    g_layers, d_layers = recipe.layers()
+    return models.Generator(28, 1, layers=g_layers), models.Discriminator(28, 1, layers=d_layers)
+
+
+# Recipes
+
+
+@every_recipe
+def test_a_recipe_draws_judges_and_trains_on_digits(recipe, digits, narrow, tmp_path):
+    about = recipes.run(recipe, 0, digits, tmp_path, budget=64)
+    assert about["steps"] == (64 // recipe.config(0).batch_size if recipe.trained else 0)
+    assert about["diverged"] is None
+    for name in ("generator", "averaged"):
+        generator, said = checkpoint.load_generator(tmp_path / f"{name}.safetensors")
+        assert models.generate(generator, torch.zeros(2, 100)).shape == (2, 1, 28, 28)
+        assert said == about == json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name != "keras"])
+def test_a_recipe_differs_from_the_papers_in_what_it_says_and_nothing_else(name):
+    assert differences(BY_NAME[name]) == DIFFERENCES[name]
+
+
+def test_the_papers_recipe_is_the_papers():
+    config = PAPER.config(0)
+    assert (config.g_lr, config.d_lr, config.beta1, config.beta2) == (2e-4, 2e-4, 0.5, 0.999)
+    for layers, bare in zip(PAPER.layers(), ({3}, {0, 2}), strict=True):  # G's output; D's input and output
+        assert {position for position, layer in enumerate(layers) if layer.norm is None} == bare
+        assert not any(layer.dropout for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("flux-published", (2_231_168, 138_561)),
+        ("flux-draft", (2_231_361, 138_561)),
+        ("keras", (413_889, None)),
+    ],
+)
+def test_at_the_tutorials_own_width_a_recipe_has_the_tutorials_number_of_weights(name, weights, monkeypatch):
+    monkeypatch.setattr(recipes, "WIDTH", 64)
+    for network, expected in zip(pair(BY_NAME[name]), weights, strict=True):
+        assert expected in (None, models.count_parameters(network))
+
+
+def test_kerass_recipe_has_the_notebooks_sizes_and_prior():
+    generator, _ = pair(BY_NAME["keras"])
+    assert generator.sizes == [1, 4, 11, 28]
+    assert asdict(BY_NAME["keras"].config(0)).items() - asdict(PAPER.config(0)).items() == {
+        ("prior", "uniform")
+    }
+
+
+def test_without_padding_the_celeba_posts_d_never_looks_at_the_last_two_rows_and_columns():
+    _, discriminator = pair(BY_NAME["celeba-post"])
+    models.init_weights(discriminator, torch.Generator().manual_seed(0)).eval()
+    image = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    discriminator(image).sum().backward()
+    seen = image.grad[0, 0] != 0
+    assert seen[:26, :26].all()
+    assert seen.sum() == 26 * 26
+
+
+def test_every_recipe_that_is_trained_sees_as_many_images():
+    assert {r.steps() * r.config(0).batch_size for r in RECIPES if r.trained} == {16_000}
+
+
+def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, narrow, tmp_path):
+    drawn = []
+    for index, (name, seed) in enumerate([("paper", 0), ("lr-0.001", 0), ("summed-loss", 0), ("paper", 1)]):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        recipes.run(BY_NAME[name], seed, digits, folder, budget=0)
+        weights = checkpoint.load_generator(folder / "generator.safetensors")[0].state_dict()
+        drawn.append(torch.cat([weight.flatten() for weight in weights.values()]))
+    assert drawn[0].equal(drawn[1])
+    assert drawn[0].equal(drawn[2])
+    assert not drawn[0].equal(drawn[3])
+
+
+# Runs
+
+
+def test_a_runs_folder_is_read_back_by_the_library(digits, narrow, tmp_path):
+    recipes.run(PAPER, 3, digits, tmp_path, budget=64)
+    found = runs.read(tmp_path)
+    assert [row["step"] for row in found.history] == [1, 2, 3, 4]
+    assert found.config["train"]["seed"] == 3
+    assert found.averaged is not None
+
+
+def test_a_run_that_diverges_is_a_result_and_keeps_no_weights(digits, narrow, tmp_path):
+    wild = replace(PAPER, train={"g_lr": 1e30, "d_lr": 1e30})
+    about = recipes.run(wild, 0, digits, tmp_path, budget=640)
+    assert about["steps"] < 10
+    assert f"at step {about['steps']}" in about["diverged"]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "history.csv"}
+
+
+def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, narrow, tmp_path, capsys):
+    there, elsewhere = tmp_path / "paper-0", tmp_path / "no-norm-0"
+    there.mkdir()
+    (there / "config.json").write_text("kept")
+    elsewhere.mkdir()
+    with files.locked(elsewhere):
+        recipes.train_all(tmp_path, [PAPER, BY_NAME["no-norm"], BY_NAME["keras"]], 1, digits, budget=64)
+    assert (there / "config.json").read_text() == "kept"
+    assert not (elsewhere / "config.json").exists()
+    assert capsys.readouterr().out.startswith("keras-0: 4 steps, ")
+
+
+# Measures
+
+
+def test_measures_are_taken_of_both_generators_and_once(
+    digits, mnist_mini, narrow, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(data, "load", lambda name, **options: mnist_mini)
+    chosen = [PAPER, BY_NAME["flux-as-written"]]
+    recipes.train_all(tmp_path, chosen, 1, digits, budget=128)
+    found = recipes.measure_all(tmp_path, chosen, 1, None, 100)
+    assert [(row["recipe"], row["weights"]) for row in found["rows"]] == [
+        (name, weights) for name in ("paper", "flux-as-written") for weights in ("plain", "averaged")
+    ]
+    grey = found["rows"][2]
+    assert grey["spread"] < 0.02 < 0.3 < found["floor"]["spread"] < 0.5
+    assert grey["frechet"] > 10 * found["floor"]["frechet"]
+    assert grey["d_loss"] is None
+    assert 0.1 < found["rows"][0]["d_loss"] < 2
+    capsys.readouterr()
+    assert recipes.measure_all(tmp_path, chosen, 1, None, 100) == json.loads(json.dumps(found))
+    assert capsys.readouterr().out == ""
+
+
+def test_the_stored_measures_have_a_row_for_each_recipe_seed_and_kind_of_weights(stored):
+    found = [(row["recipe"], row["seed"], row["weights"]) for row in stored["rows"]]
+    assert len(stored["seeds"]) >= 3
+    assert found == list(product(BY_NAME, stored["seeds"], ("plain", "averaged")))
+    assert {row["recipe"]: row["what"] for row in stored["rows"]} == {r.name: r.what for r in RECIPES}
+    for row in stored["rows"]:
+        assert row["diverged"] or row["steps"] == BY_NAME[row["recipe"]].steps()
+
+
+def test_the_table_holds_the_medians_of_the_stored_rows_the_best_recipe_first(stored):
+    text = recipes.table(stored)
+    plain, averaged = text.split("averaged weights")
+    for block, weights in ((plain, "plain"), (averaged, "averaged")):
+        lines = {line.split()[0]: line.split() for line in block.splitlines() if line.strip()}
+        medians = {}
+        for name in BY_NAME:
+            rows = [r for r in stored["rows"] if (r["recipe"], r["weights"]) == (name, weights)]
+            rows = [row for row in rows if row["diverged"] is None]
+            if not rows:
+                assert lines[name][1:] == [str(len(stored["seeds"])), "diverged"]
+                continue
+            medians[name] = median(row["frechet"] for row in rows)
+            cells = [medians[name], *(median(row[k] for row in rows) for k in ("kernel", "precision"))]
+            assert lines[name][1:4] == [f"{v:.{d}f}" for v, d in zip(cells, (2, 3, 2), strict=True)]
+        order = [name for name in lines if name in medians]
+        assert order == sorted(medians, key=medians.get)
+
+
+def test_the_table_tells_of_runs_that_diverged(stored):
+    changed = json.loads(json.dumps(stored))
+    changed["rows"] = [row for row in changed["rows"] if row["seed"] < 2]
+    for row in changed["rows"]:
+        if row["recipe"] == "keras" or (row["recipe"], row["seed"]) == ("paper", 1):
+            row["diverged"] = "d_loss is nan at step 7"
+    for block in recipes.table(changed).split("averaged weights"):
+        lines = [line for line in block.splitlines() if line]
+        assert lines[-1].split() == ["keras", "2", "diverged"]
+        assert next(line for line in lines if line.startswith("paper")).endswith("1 diverged")

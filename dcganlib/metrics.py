@@ -105,7 +105,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
         fake: Features of shape (M, D), at least 2.
 
     Returns:
-        |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), at least 0.
+        ``|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))``, at least 0.
 
     Raises:
         ValueError: A set is too small or not finite, or their widths differ.

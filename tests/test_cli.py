@@ -88,6 +88,9 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--prior": "uniform",
         "--precision": "bfloat16",
         "--ema": 0.5,
+        "--weight-decay": 0.01,
+        "--decay-start": 1,
+        "--decay-steps": 9,
         "--seed": 11,
         "--crop": 12,
         "--count": 19,
@@ -111,6 +114,9 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "seed": 11,
         "precision": "bfloat16",
         "ema": 0.5,
+        "weight_decay": 0.01,
+        "decay_start": 1,
+        "decay_steps": 9,
     }
     content.pop("version")
     assert content == {
@@ -124,6 +130,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "sample_every": 2,
         "crop": 12,
         "count": 19,
+        "classes": 0,
     }
 
 

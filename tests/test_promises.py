@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -171,7 +172,8 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_or_the_one_before(tmp_p
     command = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path), kills]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("['checkpoint-previous.pt', 'checkpoint.pt'] step "), done.stdout
+    # Nothing half-written is left; the last kill may have come between the two renames.
+    assert re.match(r"\['checkpoint-previous\.pt'(, 'checkpoint\.pt')?\] step ", done.stdout), done.stdout
     print(done.stdout)
 
 

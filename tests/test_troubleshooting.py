@@ -52,6 +52,11 @@ LEFT_OUT = {  # not on the page: each message, and why
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
     "alt must say what the film shows, it is empty": PROGRAMMER,
+    "alt must say what the pictures show, it is empty": PROGRAMMER,
+    "a slider needs at least 2 frames and a text for each, got … and …": PROGRAMMER,
+    "frames must have one size, got …": PROGRAMMER,
+    "… frames of … pixels are wider than … in all: take fewer": PROGRAMMER,
+    "start must be from 0 to …, got …": PROGRAMMER,
 }
 
 

@@ -32,6 +32,7 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dcganlib import checkpoint, classifier, data, files, metrics, plot, runs
@@ -48,6 +49,7 @@ MEASURED = runs.PRETRAINED / "measured" / "recipes.json"
 TAIL = 200  # steps at the end of a run over which its losses are averaged
 TWO_SAMPLE = 2_500  # of each kind in the two-sample test
 GRID = 64
+STRIP = IMAGE_SIZE + 2  # pixels of a grid's row, the line below it included
 COLUMNS = {  # head, width and digits in the table
     "frechet": ("Fréchet", 9, 2),
     "kernel": ("kernel", 9, 3),
@@ -386,6 +388,15 @@ def _number(value: float | list[int]) -> float:
     return float(len(value) if isinstance(value, list) else value)
 
 
+def sheet(folders: Sequence[Path]) -> Image.Image:
+    """The first row of each run's last grid, one below the other."""
+    grids = [Image.open(folder / "generator.png").convert("L") for folder in folders]
+    out = Image.new("L", (grids[0].width, STRIP * len(grids)))
+    for place, grid in enumerate(grids):
+        out.paste(grid.crop((0, 0, grid.width, STRIP)), (0, place * STRIP))
+    return out
+
+
 def main() -> None:
     """Train, measure or print."""
     parser = argparse.ArgumentParser(
@@ -419,6 +430,9 @@ def main() -> None:
         found = measure_all(options.out, recipes, options.seeds, options.root, options.samples)
         file.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(file, json.dumps(found, indent=1) + "\n")
+        sheet([options.out / f"{recipe.name}-0" for recipe in recipes]).save(
+            file.with_suffix(".webp"), quality=50, method=6
+        )
     if options.measure or options.quick or options.table:
         print(table(json.loads(file.read_text())))
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dcganlib import data, files, metrics, models, runs
+from dcganlib import data, evaluation, files, metrics, models, runs
 from dcganlib.latent import sample_z
 from dcganlib.train import TrainConfig, pick_device
 
@@ -77,9 +77,10 @@ def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, d
     """Train a recipe into its folder, or what is left of it."""
     steps = 60 if quick else recipe.steps
     folder = out / f"{recipe.architecture}-{steps}-{seed}"
+    if (folder / "averaged.gif").is_file():  # which a run writes last
+        return folder
     if (folder / "config.json").is_file():
-        done = runs.read_config(folder).steps if (folder / "averaged.gif").is_file() else 0
-        return folder if done else runs.resume(folder, root=root, device=device)
+        return runs.resume(folder, root=root, device=device)
     return runs.run(
         "mnist",
         folder,
@@ -100,13 +101,7 @@ def draw(generator: models.Generator, n: int, prior: str, rng: torch.Generator) 
     """Labelled images, equally many of each class, in the 256 grey levels of an image file."""
     labels = torch.arange(n) % generator.classes
     z = sample_z(n, generator.latent_dim, prior=prior, rng=rng)
-    images = torch.cat(
-        [
-            data.to_uint8(models.generate(generator, part, kinds)).cpu()
-            for part, kinds in zip(z.split(500), labels.split(500), strict=True)
-        ]
-    )
-    return images, labels
+    return evaluation.draw(generator, z, labels), labels
 
 
 def errors(

@@ -35,10 +35,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dcganlib import checkpoint, classifier, data, files, metrics, plot, runs
+from dcganlib import checkpoint, classifier, data, evaluation, files, metrics, plot, runs
 from dcganlib.latent import sample_z
 from dcganlib.losses import discriminator_loss
-from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, generate, init_weights
+from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, init_weights
 from dcganlib.train import StepRecord, TrainConfig, check_finite, start, train
 
 IMAGE_SIZE, CHANNELS, WIDTH = 28, 1, 32
@@ -312,7 +312,7 @@ def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int)
         row = {key: about[key] for key in ("recipe", "what", "seed", "steps", "diverged")}
         if about["diverged"] is None:
             generator, _ = checkpoint.load_generator(folder / f"{name}.safetensors")
-            fakes = torch.cat([data.to_uint8(generate(generator, part)) for part in z.split(500)])
+            fakes = evaluation.draw(generator, z)
             plot.grid_image(fakes[:GRID], columns=16).save(folder / f"{name}.png")
             row |= judge(fakes)
         yield row | {"weights": weights, **losses}

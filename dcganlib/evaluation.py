@@ -238,6 +238,25 @@ def evaluate(
     return result
 
 
+def draw(generator: models.Generator, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Draw many images, a few at a time, as the bytes of an image file, which take a quarter of the room.
+
+    Args:
+        generator: On any device, in any mode.
+        z: Latents of shape (N, latent_dim).
+        labels: int64 of shape (N,), of a conditional generator.
+
+    Returns:
+        uint8 of shape (N, C, H, W), on the generator's device.
+
+    Raises:
+        ValueError: As ``models.generate`` does.
+    """
+    parts = torch.arange(len(z)).split(BATCH)
+    images = (models.generate(generator, z[i], None if labels is None else labels[i]) for i in parts)
+    return torch.cat([data.to_uint8(batch) for batch in images])
+
+
 Seen = dict[str, Tensor]  # a row for each image: its pixels, and what networks see in it
 
 
@@ -249,12 +268,6 @@ class _Subject:
     prior: Prior
     network: classifier.Classifier | None
     inception: nn.Module | None
-
-    def draw(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Samples as bytes, which take a quarter of the room."""
-        parts = torch.arange(len(z)).split(BATCH)
-        images = (models.generate(self.generator, z[i], None if labels is None else labels[i]) for i in parts)
-        return torch.cat([data.to_uint8(batch) for batch in images])
 
     def see(self, images: Tensor) -> Seen:
         seen = {"pixels": images}
@@ -293,7 +306,7 @@ def _measure(
             z = sample_z(count, subject.generator.latent_dim, prior=subject.prior, rng=rng)
             chosen, others = (torch.randperm(len(images), generator=rng) for images in (train, held_out))
             told = None if labels is None else labels[chosen[:count]]  # classes as often as in training
-            fake = step("looking at samples", subject.see, step("drawing", subject.draw, z, told))
+            fake = step("looking at samples", subject.see, step("drawing", draw, subject.generator, z, told))
             real = _pick(known, chosen[:count])
             ours = step("comparing samples", _compare, subject, real, fake, rng)
             few, own = torch.arange(min(real_count, SEARCHED)), others[: min(real_count, SEARCHED)]

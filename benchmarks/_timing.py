@@ -84,6 +84,8 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given, so that a clock may be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:

@@ -32,8 +32,8 @@ else is, but where the row names another base; the two processes take turns. And
 imports.
 
 On two cores with AVX-512, TensorFlow's own tutorial, run side by side, did 400 to 424 images/s where
-plain torch on its networks did 340: 1.18 to 1.25 times the row "resident" of "tensorflow". That is all
-that is known here about TensorFlow, which is neither needed nor run.
+plain torch on its networks did 340: 1.18 to 1.25 times the row "resident" of "tensorflow". By these two
+ratios ours is held against it; TensorFlow itself is neither needed nor run.
 
 python benchmarks/speed.py                      all of it: half an hour on two cores
 python benchmarks/speed.py --quick              28 and 64 pixels, no tricks: under 4 minutes; the last line
@@ -71,6 +71,7 @@ EPOCH = 60_000  # images
 WARM = 3  # steps before a process calls itself ready
 PICTURES = 500
 QUICK_SECONDS = 200  # no further round begins that would not be over by then
+TENSORFLOW = 400 / 340, 424 / 340  # its own tutorial's images/s over plain torch's on its networks, see above
 ADAM = {"plain": {}, "fused": {"fused": True}, "foreach": {"foreach": True}}
 
 
@@ -450,6 +451,17 @@ def summary(rounds: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     return found
 
 
+def over_tensorflow(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Images/s of ours over those of TensorFlow's tutorial: the least and the most it may be."""
+    rates = {row["way"]: row["images_s"]["median"] for row in rows if row["network"] == "tensorflow"}
+    plain = rates.get("resident")
+    return {
+        way: [round(rate / plain / known, 2) for known in sorted(TENSORFLOW, reverse=True)]
+        for way, rate in rates.items()
+        if way in ("float32", "bfloat16")
+    }
+
+
 def make_pictures(folder: Path, count: int = PICTURES) -> Path:
     """Pictures of noise, as smooth and as large as those of CelebA, in the layout of ImageFolder."""
     rng = torch.Generator().manual_seed(0)
@@ -565,9 +577,12 @@ def measure(bench: Bench) -> None:
                 if network == "28px" or name not in ONLY_28:
                     tricks.append(bench.trick(network, name, *pair))
     about = {"machine": machine(device), "epoch": EPOCH, "start": start, "rows": rows, "tricks": tricks}
+    about["over_tensorflow"] = over_tensorflow(rows)
     print(json.dumps(about["machine"]))
     print("start: " + json.dumps(start))
     print(table(rows))
+    for way, (low, high) in about["over_tensorflow"].items():
+        print(f"{way}: {low:.2f} to {high:.2f} times TensorFlow's tutorial, by the ratios known of it")
     for row in tricks:
         print(f"{row['network']:<6}{row['trick']:<46}{_range(row['ratio'])}")
     if options.store:

@@ -347,6 +347,13 @@ def test_ratios_are_medians_of_the_rounds_own():
     assert found["float32"]["share"] == {"median": 1.667, "low": 0.625, "high": 2.5}
 
 
+def test_tensorflow_is_reached_by_way_of_plain_torch():
+    rows = speed.summary([rows_of({"resident": 4, "float32": 2, "bfloat16": 1}, "tensorflow")])
+    found = speed.over_tensorflow(rows)
+    assert found == {"float32": [1.6, 1.7], "bfloat16": [3.21, 3.4]}  # 2 and 4, over 1.247 and 1.176
+    assert speed.over_tensorflow(speed.summary([rows_of({"tutorial": 1})])) == {}
+
+
 def test_the_last_line_has_the_four_ratios():
     rounds = {"28px": {"tutorial": 6, "float32": 3, "bfloat16": 2}, "64px": {"tutorial": 5, "float32": 4}}
     rounds["64px"]["bfloat16"] = 2.5

@@ -73,11 +73,13 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dcganlib import runs
+    from dcganlib import fast, runs
     from dcganlib.train import TrainConfig
 
+    if options.fast is not False:
+        fast.keep_memory()
     names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
-    names += ("weight_decay", "decay_start", "decay_steps")
+    names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     out = runs.run(
         options.data,
@@ -102,8 +104,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import runs
+    from dcganlib import fast, runs
 
+    if runs.read_config(options.run).train.fast:
+        fast.keep_memory()
     out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
     print(f"wrote {out}")
     return 0
@@ -392,7 +396,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
     train.add_argument("--beta1", type=float, help="decay of Adam's first moment (0.5)")
     train.add_argument("--prior", help="normal or uniform (normal)")
-    train.add_argument("--precision", help="float32 or bfloat16 (float32)")
+    train.add_argument("--precision", help="float32, bfloat16 or float16 (what the device is fastest with)")
+    train.add_argument(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        help="take faster ways that differ in rounding alone (yes)",
+    )
+    train.add_argument(
+        "--compile", action="store_true", default=None, help="let torch.compile write the networks anew"
+    )
     train.add_argument(
         "--ema", type=float, help="decay of an average of the generator's weights, kept beside it (none)"
     )

@@ -213,6 +213,7 @@ def run(
     )
     place = pick_device(device)
     state = start(generator.to(place), discriminator.to(place), config)
+    config = state.config
     _refuse_full_disk(out, state)
     found = found or data.load(name_or_folder, **asked)
     loader = _loader(found, config, classes, place)
@@ -419,6 +420,7 @@ def _advance(
     on_cpu = loader.images.device.type == "cpu"
     progress = tqdm(total=settings.steps * batch, initial=state.step * batch, unit="img", unit_scale=True)
     with progress as bar, _signals() as caught:
+        bar.write(_setting(state.config, loader.images.device), sys.stderr)
         for record in train(state, loader, settings.steps):
             rows.append(record)
             bar.update(batch)
@@ -468,6 +470,17 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _setting(config: TrainConfig, device: torch.device) -> str:
+    """A line on where and how the run trains."""
+    where = f"{device}"
+    if device.type == "cpu":
+        where += f" ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        where += f" ({torch.cuda.get_device_name(device)})"
+    how = [config.precision, *(name for name in ("fast", "compile") if getattr(config, name))]
+    return f"training on {where}: {', '.join(how)}"
 
 
 def _report(rows: list[dict[str, float]], rate: float | None) -> str:

@@ -286,7 +286,7 @@ def picture_batches(size: int, batch: int, root: str | None, pictures: str, work
         found = Digits(load(size, root, pictures).images, transforms.Compose(to_range))
     else:
         cut = [transforms.Resize(size), transforms.CenterCrop(size)]
-        found = datasets.ImageFolder(pictures, transforms.Compose(cut + to_range))
+        found = datasets.ImageFolder(pictures, transforms.Compose(cut + to_range), allow_empty=True)
     found = Subset(found, [index % len(found) for index in range(EPOCH)])
     loader = DataLoader(found, batch, shuffle=True, drop_last=True, num_workers=workers)
     return (images for _ in itertools.count() for images, _ in loader)

@@ -181,10 +181,10 @@ def test_pictures_are_as_large_as_celebas_and_are_cut_to_a_square(tmp_path):
     folder = speed.make_pictures(tmp_path / "pictures", 4)
     with speed.Image.open(folder / "all" / "000000.jpg") as picture:
         assert picture.size == (178, 218)
+    assert data.load(folder, image_size=64).images.shape == (4, 3, 64, 64)  # which leaves a cache there
     batch = next(speed.picture_batches(64, 8, None, str(folder), 0))
     assert batch.shape == (8, 3, 64, 64)
     assert -1 <= batch.min() < -0.5 < 0.5 < batch.max() <= 1
-    assert data.load(folder, image_size=64).images.shape == (4, 3, 64, 64)
 
 
 # Counts

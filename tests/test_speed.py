@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from itertools import product
 from pathlib import Path
 
 import _timing
@@ -13,7 +14,7 @@ import speed
 import torch
 from torch import nn
 
-from dcganlib import data, losses, models, sizes, train
+from dcganlib import data, losses, models, runs, sizes, train
 from dcganlib.models import ARCHITECTURES
 
 CPU = torch.device("cpu")
@@ -365,28 +366,67 @@ def test_the_last_line_has_the_four_ratios():
     assert lines[2].endswith("2.00 (2.00 - 2.00)")
 
 
-def test_a_round_adds_the_start_to_an_epochs_steps(monkeypatch, tmp_path):
-    class Fake:
-        seconds, ready = 7.0, {"load": 0.5, "step": 0.1}
+class FakeChild:
+    """A process of which a step takes a quarter of a second."""
 
-        def ask(self, **request):
-            return {"flops": 10**9} if "flops" in request else {"seconds": 0.25 * request["n"]}
+    seconds, ready = 7.0, {"load": 0.5, "step": 0.1}
 
-        def __enter__(self):
-            return self
+    def ask(self, **request):
+        return {"flops": 10**9} if "flops" in request else {"seconds": 0.25 * request["n"]}
 
-        def __exit__(self, *error):
-            pass
+    def __enter__(self):
+        return self
 
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.fixture
+def fake_children(monkeypatch):
     monkeypatch.setattr(speed, "peak", lambda precision, device: 1e11)
+    monkeypatch.setattr(speed.Bench, "start", lambda self, network, way: FakeChild())
+    monkeypatch.setattr(speed, "make_pictures", lambda folder: folder)
+    monkeypatch.setattr(speed, "cold_and_warm", lambda folder: {"cold_60000_s": 60.0, "cache_s": 0.1})
+    monkeypatch.setattr(speed, "imports", lambda times: {"import torch": 2.0})
+
+
+def test_a_round_adds_the_start_to_an_epochs_steps(fake_children, tmp_path):
     options = speed.argparse.Namespace(device="cpu", quick=True, turn=1.0, root=None, rounds=2)
-    bench = speed.Bench(options, tmp_path)
-    monkeypatch.setattr(bench, "start", lambda network, way: Fake())
-    row = bench.round("64px", speed.WAYS, 0)[2]
+    row = speed.Bench(options, tmp_path).round("64px", speed.WAYS, 0)[2]
     assert row["epoch_s"] == pytest.approx(7 + (60_000 / 64 - 3) * 0.25)
     assert row["images_s"] == pytest.approx(256)
     assert row["peak_gflops"] == pytest.approx(100)
-    assert bench.trick("28px", "none", speed.PLAIN, speed.PLAIN)["ratio"]["median"] == 1
+
+
+EQUAL = "ratio 28px fp32 1.00 bf16 1.00 64px fp32 1.00 bf16 1.00"
+
+
+def test_the_quick_form_ends_with_the_line_of_ratios_and_stores_nothing(
+    fake_children, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr("sys.argv", ["speed.py", "--quick", "--device", "cpu"])
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    speed.main()
+    assert capsys.readouterr().out.splitlines()[-1] == EQUAL
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["speed.py", "--store", "--compile", "--device", "cpu"])
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    (tmp_path / "measured").mkdir()
+    speed.main()
+    stored = runs.measured("speed")
+    assert stored["command"] == "python benchmarks/speed.py --compile --store"
+    assert [(row["network"], row["way"]) for row in stored["rows"]] == list(
+        product(("28px", "64px", "tensorflow"), ("tutorial", "resident", "float32", "bfloat16"))
+    )
+    assert {row["rounds"] for row in stored["rows"]} == {5}
+    of = {size: [r["trick"] for r in stored["tricks"] if r["network"] == size] for size in ("28px", "64px")}
+    assert of["28px"] == [*speed.TRICKS, *speed.COMPILED]
+    assert set(of["28px"]) - set(of["64px"]) == set(speed.ONLY_28)
+    assert {row["ratio"]["median"] for row in stored["tricks"]} == {1.0}
+    assert capsys.readouterr().out.splitlines()[-1] == EQUAL
 
 
 @pytest.mark.parametrize("module", [speed, scaling])

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dcganlib import team
 from dcganlib.data import Loader
 from dcganlib.latent import PRIORS, Prior, sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
@@ -34,7 +35,7 @@ class TrainConfig:
     """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
 
     Attributes:
-        batch_size: Images in a step; 128.
+        batch_size: Images in a step, of all processes together; 128.
         g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
         beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
         beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
@@ -46,6 +47,8 @@ class TrainConfig:
             MNIST test.
         decay_start, decay_steps: From step ``decay_start`` on, the learning rates fall in a straight line, to
             0 at ``decay_start + decay_steps``. Never where ``decay_steps`` is 0.
+        sync_batch_norm: Let batch norm see the whole batch, not each process its own share. On GPUs alone;
+            a process by itself sees the whole in any case.
 
     Raises:
         ValueError: A value is out of range.
@@ -63,6 +66,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     decay_start: int = 0
     decay_steps: int = 0
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -106,10 +110,15 @@ class TrainState:
     step: int = 0
     averaged: Generator | None = None
 
+    @cached_property
+    def learners(self) -> tuple[nn.Module, nn.Module]:
+        """G and D as each passes through itself: in a group of processes, gradients become their means."""
+        return team.wrapped(self.generator), team.wrapped(self.discriminator)
+
 
 @dataclass(frozen=True, eq=False)
 class StepRecord:
-    """What one step saw. The four numbers stay on the device until one of them is first read.
+    """What one step saw, in all processes. The four numbers stay on the device until one is first read.
 
     Attributes:
         step: Steps done, this one included.
@@ -162,7 +171,8 @@ def start(
         config: The settings; the defaults if absent.
 
     Raises:
-        ValueError: The two networks lie on different devices, or disagree on the image or the classes.
+        ValueError: The two networks lie on different devices, or disagree on the image or the classes; or a
+            group without GPUs is to synchronise its batch norms.
     """
     config = config or TrainConfig()
     if _device(generator) != _device(discriminator):
@@ -176,6 +186,11 @@ def start(
         raise ValueError(
             f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
         )
+    if config.sync_batch_norm and team.size() > 1:
+        if _device(generator).type != "cuda":
+            raise ValueError("sync_batch_norm needs GPUs: torch cannot synchronise batch norm on the CPU")
+        for network in (generator, discriminator):
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
     common = {"betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
     return TrainState(
         generator,
@@ -258,13 +273,13 @@ def check_loader(state: TrainState, loader: Loader) -> None:
             raise ValueError(
                 f"the networks know {classes} classes, the loader's labels go from {lowest} to {highest}"
             )
-    if loader.images.device != _device(state.generator):
+    if loader.device != _device(state.generator):
         raise ValueError(
-            f"the loader's images are on {loader.images.device}, the networks on {_device(state.generator)}: "
+            f"the loader's images are on {loader.device}, the networks on {_device(state.generator)}: "
             "pass that device to make_loader"
         )
     count, size = len(loader.images), loader.batch_size
-    if size == 1 or (count % size == 1 and not loader.drop_last):
+    if loader.share == 1 or (count % size == 1 and not loader.drop_last):
         for network in (state.generator, state.discriminator):
             for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
                 if layer.norm == "unit" or (layer.norm is not None and pixels == 1):
@@ -305,7 +320,7 @@ def train_step(
 
     Args:
         state: Changed in place.
-        real: float32 (N, C, H, W) in [-1, 1], on the networks' device.
+        real: float32 (N, C, H, W) in [-1, 1], on the networks' device; this process's share of the batch.
         labels: int64 (N,), for conditional networks; the fakes are drawn with the same.
         epoch: Written into the record.
         d_loss: Takes (real_logits, fake_logits).
@@ -314,10 +329,13 @@ def train_step(
     Returns:
         The step's record.
     """
-    config, generator, discriminator = state.config, state.generator.train(), state.discriminator.train()
+    config, judge = state.config, state.discriminator
+    generator, discriminator = (network.train() for network in state.learners)
     if labels is not None:
-        generator, discriminator = Given(generator, labels), Given(discriminator, labels)
-    z = sample_z(len(real), state.generator.latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+        generator, discriminator, judge = (Given(n, labels) for n in (generator, discriminator, judge))
+    count, latent_dim = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
+    z = sample_z(count, latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+    z = z[team.part(len(real))]
     _set_rates(state)
     with _own_randomness(state.rng, real.device):
         with autocast(config.precision, real.device):
@@ -325,14 +343,12 @@ def train_step(
         d_value, real_logits, fake_logits = discriminator_step(
             discriminator, state.d_optimizer, real, fake, loss=d_loss, precision=config.precision
         )
-        g_value = generator_step(
-            discriminator, state.g_optimizer, fake, loss=g_loss, precision=config.precision
-        )
+        g_value = generator_step(judge, state.g_optimizer, fake, loss=g_loss, precision=config.precision)
     state.step += 1
     if state.averaged is not None:
         average(state.averaged, state.generator, config.ema, state.step)
     means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-    return StepRecord(state.step, epoch, torch.stack([d_value, g_value, *means]).detach())
+    return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means]).detach()))
 
 
 def discriminator_step(
@@ -539,9 +555,12 @@ def _out_of_memory(real: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let dropout, which draws from torch's global source, draw from ``rng``, and leave no trace."""
+    """Let dropout, which draws from torch's global source, draw from ``rng``, and leave no trace.
+
+    Each process of a group draws its own, as each has other images.
+    """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)) + team.rank())
         yield
 
 

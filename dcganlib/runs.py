@@ -144,6 +144,9 @@ def run(
 ) -> Path:
     """Train from the beginning, into a new folder.
 
+    Under torchrun all processes train and the first one writes; see ``team``. A group that torchrun has
+    started again after a failure goes on with its run, if the folder holds one of the same settings.
+
     Ctrl-C, SIGTERM and SIGHUP let the step come to its end and save it; a second one breaks off at once, with
     the last checkpoint to go on from. The losses are looked at each step on the CPU and every 20 steps on a
     GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept.
@@ -269,7 +272,7 @@ def run(
 def resume(
     folder: str | Path, *, steps: int | None = None, root: str | Path | None = None, device: str = "auto"
 ) -> Path:
-    """Go on from a run's last checkpoint, as if it had never stopped.
+    """Go on from a run's last checkpoint, as if it had never stopped; under torchrun with all its processes.
 
     Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside.
 

@@ -2,7 +2,8 @@
 
 ``torchrun --nproc-per-node 2 -m dcganlib train …`` starts as many processes, each told by variables which one
 it is. All run the same code; each takes its share of every batch, and the first alone writes. A process that
-was started by itself is a group of one, and nothing here costs it anything.
+was started by itself is a group of one, and nothing here costs it anything. A script of your own trains
+inside ``with team.joined():``.
 """
 
 from __future__ import annotations

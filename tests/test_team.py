@@ -595,7 +595,7 @@ def started(words, log, **options):
         process = subprocess.Popen(
             words,
             cwd=ROOT,
-            env=os.environ | LOCAL | {"MPLCONFIGDIR": str(log.parent)} | options,
+            env=os.environ | LOCAL | options,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -57,6 +57,8 @@ LEFT_OUT = {  # not on the page: each message, and why
     "frames must have one size, got …": PROGRAMMER,
     "… frames of … pixels are wider than … in all: take fewer": PROGRAMMER,
     "start must be from 0 to …, got …": PROGRAMMER,
+    "drop_last must be True in a group of processes: the last batch, of … images, would weigh as much as the "
+    "others": PROGRAMMER,
 }
 
 

@@ -294,6 +294,8 @@ def resume(
         with team.agreed():
             settings = team.first(lambda: read_config(folder))
             place = team.place(pick_device(device))
+            if settings.train.sync_batch_norm:
+                team.check_sync(place)
             if team.rank() == 0:
                 if not any(folder.glob("checkpoint*.pt")):
                     raise FileNotFoundError(f"{folder} has no checkpoint.pt to go on from")

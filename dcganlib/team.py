@@ -210,6 +210,19 @@ def place(device: torch.device) -> torch.device:
     return torch.device("cuda", _local_rank())
 
 
+def check_sync(device: torch.device) -> None:
+    """Refuse to synchronise batch norm where a group could not.
+
+    Args:
+        device: Where this process trains.
+
+    Raises:
+        ValueError: It is not a GPU, and there are other processes.
+    """
+    if size() > 1 and device.type != "cuda":
+        raise ValueError("sync_batch_norm needs GPUs: torch cannot synchronise batch norm on the CPU")
+
+
 def wrapped(network: nn.Module) -> nn.Module:
     """A network whose gradients are the means over the group; in a process by itself the network as it is.
 

@@ -187,8 +187,7 @@ def start(
             f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
         )
     if config.sync_batch_norm and team.size() > 1:
-        if _device(generator).type != "cuda":
-            raise ValueError("sync_batch_norm needs GPUs: torch cannot synchronise batch norm on the CPU")
+        team.check_sync(_device(generator))
         for network in (generator, discriminator):
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
     common = {"betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}

@@ -25,6 +25,7 @@ from dcganlib.train import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 LOCAL = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+LOCAL["RES_OPTIONS"] = "attempts:1 timeout:1"  # where hosts have no name, nobody waits for one
 LOCAL["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = (
     "1"  # else a restarted group may read its forerunner's addresses
 )
@@ -354,6 +355,18 @@ def test_batch_norm_cannot_be_synchronised_on_the_cpu(together, image_folder, tm
     answers = together(lambda: main(command(image_folder, tmp_path / "run", "--sync-batch-norm")))
     assert found_by(answers) == [2, 2]
     assert [line for line in told(answers) if "sync_batch_norm needs GPUs" in line] == told(answers)[:1]
+
+
+def test_a_run_with_synchronised_batch_norm_goes_on_on_the_cpu_in_one_process_alone(
+    together, image_folder, tmp_path
+):
+    out = tmp_path / "run"
+    assert main(command(image_folder, out, "--sync-batch-norm", steps=1)) == 0
+    words = ["resume", str(out), "--steps", "2", "--device", "cpu"]
+    answers = together(lambda: main(words))
+    assert found_by(answers) == [2, 2]
+    assert told(answers)[0].startswith("dcganlib: error: sync_batch_norm needs GPUs")
+    assert main(words) == 0
 
 
 def test_a_process_by_itself_need_not_synchronise_batch_norm(tiny_pair):

@@ -82,11 +82,13 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dcganlib import runs, team
+    from dcganlib import fast, runs, team
     from dcganlib.train import TrainConfig
 
+    if options.fast is not False:
+        fast.keep_memory()
     names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
-    names += ("weight_decay", "decay_start", "decay_steps", "sync_batch_norm")
+    names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with team.joined():
         with team.agreed():
@@ -115,9 +117,12 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import runs
+    from dcganlib import fast, runs, team
 
-    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    with team.joined():
+        if team.first(lambda: runs.read_config(options.run)).train.fast:
+            fast.keep_memory()
+        out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
     if _is_first():
         print(f"wrote {out}")
     return 0
@@ -406,7 +411,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
     train.add_argument("--beta1", type=float, help="decay of Adam's first moment (0.5)")
     train.add_argument("--prior", help="normal or uniform (normal)")
-    train.add_argument("--precision", help="float32 or bfloat16 (float32)")
+    train.add_argument("--precision", help="float32, bfloat16 or float16 (what the device is fastest with)")
+    train.add_argument(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        help="take faster ways that differ in rounding alone (yes)",
+    )
+    train.add_argument(
+        "--compile", action="store_true", default=None, help="let torch.compile write the networks anew"
+    )
     train.add_argument(
         "--ema", type=float, help="decay of an average of the generator's weights, kept beside it (none)"
     )

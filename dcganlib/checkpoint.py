@@ -69,6 +69,7 @@ def save(
         "discriminator": _describe(state.discriminator),
         "weights": [network.state_dict() for network in networks.values()],
         "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
+        "scalers": [state.g_scaler.state_dict(), state.d_scaler.state_dict()],
         "averaged": None if state.averaged is None else state.averaged.state_dict(),
         "history": [
             record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history
@@ -105,6 +106,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        for scaler, saved in zip((state.g_scaler, state.d_scaler), content.get("scalers", ()), strict=False):
+            scaler.load_state_dict(saved)
         if state.averaged is not None:
             _fill(state.averaged, content["averaged"])
         state.rng.set_state(content["rng"])

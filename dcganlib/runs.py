@@ -42,6 +42,7 @@ from dcganlib.train import (
     check_length,
     check_loader,
     pick_device,
+    resolve,
     start,
     train,
 )
@@ -227,6 +228,7 @@ def run(
                 rng=_rng(config.seed, 0),
             )
             place = team.place(pick_device(device))
+            config = team.first(lambda: resolve(config, place))  # the same on machines that differ
             state = start(generator.to(place), discriminator.to(place), config)
             if team.rank() == 0:
                 _refuse_full_disk(out, state)
@@ -463,6 +465,8 @@ def _advance(
         disable=not writes,
     )
     with progress as bar, _signals() as caught:
+        if writes:
+            bar.write(_setting(state.config, loader.device), sys.stderr)
         if writes and team.size() > 1:
             bar.write(f"{team.size()} processes, {loader.share} images each, {batch} in a step", sys.stderr)
         for record in train(state, loader, settings.steps):
@@ -528,6 +532,17 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _setting(config: TrainConfig, device: torch.device) -> str:
+    """A line on where and how the run trains."""
+    where = f"{device}"
+    if device.type == "cpu":
+        where += f" ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        where += f" ({torch.cuda.get_device_name(device)})"
+    how = [config.precision, *(name for name in ("fast", "compile") if getattr(config, name))]
+    return f"training on {where}: {', '.join(how)}"
 
 
 def _report(rows: list[dict[str, float]], rate: float | None) -> str:

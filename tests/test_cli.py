@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -58,6 +60,14 @@ def few_digits(tiny_images, monkeypatch):
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
     found = data.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
     monkeypatch.setattr(data, "_mnist_mini", lambda: found)
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys; from dcganlib.__main__ import main\ntry: main(['--help'])\n"
+    code += "except SystemExit: print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("usage: dcganlib")
+    assert told.stdout.endswith("False\n")
 
 
 def test_train_makes_a_run_and_says_where(call, few_digits, tmp_path):

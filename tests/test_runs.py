@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import dcganlib
 from dcganlib import checkpoint, data, models, plot, runs
 from dcganlib.latent import sample_z
-from dcganlib.train import TrainConfig, start, train
+from dcganlib.train import TrainConfig, resolve, start, train
 
 TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
 CONFIG = TrainConfig(batch_size=4, seed=3)
@@ -86,12 +86,12 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "architecture": "dcgan",
         "steps": 10,
         **TINY,
-        "train": asdict(CONFIG),
+        "train": asdict(resolve(CONFIG, torch.device("cpu"))),
         "crop": None,
         "count": None,
         "classes": 0,
     }
-    assert runs.read_config(whole).train == CONFIG
+    assert runs.read_config(whole).train == resolve(CONFIG, torch.device("cpu"))
 
 
 def test_a_run_is_the_loop_of_the_library(whole, image_folder):

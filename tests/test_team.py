@@ -153,7 +153,9 @@ def networks(norm, classes=0):
 def after(steps, images, *, norm=True, labels=None, adam=False):
     """Train on this process's part of each batch of 8: records, then gradients and weights."""
     torch.manual_seed(0)
-    state = train.start(*networks(norm, 0 if labels is None else 2), TrainConfig(batch_size=8, seed=2))
+    state = train.start(
+        *networks(norm, 0 if labels is None else 2), TrainConfig(batch_size=8, seed=2, precision="float32")
+    )
     if not adam:  # whose first steps turn on the sign of a gradient, so on its last bit where that is 0
         state.g_optimizer = torch.optim.SGD(state.generator.parameters(), 0.1)
         state.d_optimizer = torch.optim.SGD(state.discriminator.parameters(), 0.1)
@@ -372,7 +374,7 @@ def test_a_run_with_synchronised_batch_norm_goes_on_on_the_cpu_in_one_process_al
 def test_a_process_by_itself_need_not_synchronise_batch_norm(tiny_pair):
     generator, discriminator = tiny_pair()
     kinds = {type(module) for module in generator.modules()}
-    train.start(generator, discriminator, TrainConfig(sync_batch_norm=True))
+    train.start(generator, discriminator, TrainConfig(sync_batch_norm=True, fast=False))
     assert {type(module) for module in generator.modules()} == kinds
 
 
@@ -412,7 +414,8 @@ def test_batch_norm_becomes_the_synchronised_one_in_place(as_process_1_of_2, tin
     names = list(generator.state_dict())
     weights = {name: id(parameter) for name, parameter in generator.named_parameters()}
     monkeypatch.setattr(train, "_device", lambda network: torch.device("cuda"))
-    train.start(generator, discriminator, TrainConfig(sync_batch_norm=True))
+    config = TrainConfig(sync_batch_norm=True, precision="float32", fast=False)
+    train.start(generator, discriminator, config)
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in generator.modules())
     assert not any(type(module) is torch.nn.BatchNorm2d for module in discriminator.modules())
     assert list(generator.state_dict()) == names

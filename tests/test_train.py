@@ -21,6 +21,7 @@ from dcganlib.train import (
     discriminator_step,
     generator_step,
     pick_device,
+    resolve,
     start,
     train,
 )
@@ -31,7 +32,7 @@ def begin(tiny_pair, tiny_images, rng):
     """Make a state and its loader of 5 batches an epoch: ``begin(seed=1)``."""
 
     def make(*, name="dcgan", pair_seed=0, **options):
-        config = TrainConfig(**{"batch_size": 4, **options})
+        config = TrainConfig(**{"batch_size": 4, "precision": "float32", **options})
         images = tiny_images if name == "dcgan" else torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
         loader = make_loader(images, config.batch_size, rng=rng(config.seed + 7))
         return start(*tiny_pair(name, seed=pair_seed), config), loader
@@ -63,7 +64,7 @@ def test_the_defaults_are_the_papers():
     config = TrainConfig()
     assert (config.batch_size, config.g_lr, config.d_lr) == (128, 0.0002, 0.0002)
     assert (config.beta1, config.beta2) == (0.5, 0.999)
-    assert (config.prior, config.seed, config.precision, config.ema) == ("normal", 0, "float32", 0.0)
+    assert (config.prior, config.seed, config.precision, config.ema) == ("normal", 0, "auto", 0.0)
     with pytest.raises(FrozenInstanceError):
         config.seed = 1
 
@@ -79,7 +80,7 @@ def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
         assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (lr, (0.25, 0.75), 0)
         assert [id(p) for p in group["params"]] == [id(p) for p in network.parameters()]
     assert state.step == 0
-    assert start(*tiny_pair()).config == TrainConfig()
+    assert start(*tiny_pair()).config == resolve(TrainConfig(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
         ("decay_start", -1),
         ("decay_steps", float("inf")),
         ("prior", "gauss"),
-        ("precision", "float16"),
+        ("precision", "float64"),
         ("seed", -1),
         ("seed", 2**62),
     ],
@@ -473,7 +474,8 @@ def by_class(tiny_pair, tiny_images, rng):
     def make(**options):
         labels = torch.arange(len(tiny_images)) % 3
         loader = make_loader(tiny_images, 4, labels=labels, rng=rng(1))
-        return start(*tiny_pair(classes=3), TrainConfig(batch_size=4, **options)), loader
+        config = TrainConfig(**{"batch_size": 4, "precision": "float32", **options})
+        return start(*tiny_pair(classes=3), config), loader
 
     return make
 
@@ -572,6 +574,72 @@ def test_bfloat16_is_close_to_float32_and_not_the_same(begin):
         assert (new - old).abs().max() <= 4.1e-4  # one step of Adam each, in opposite directions at worst
 
 
+def test_auto_is_what_the_device_multiplies_fastest(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    for capability, expected in (((9, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert resolve(TrainConfig(), gpu).precision == expected
+    for there, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(training.fast, "has_bfloat16", lambda there=there: there)
+        assert resolve(TrainConfig(), cpu).precision == expected
+    assert resolve(TrainConfig(), torch.device("mps")).precision == "float32"
+    for named in ("float32", "bfloat16", "float16"):
+        config = TrainConfig(precision=named, seed=3)
+        assert resolve(config, cpu) is config
+
+
+def test_float16_is_close_to_float32_too(begin):
+    (exact, loader), (half, _) = begin(), begin(precision="float16")
+    expected, actual = rows(train(exact, loader, 1))[0], rows(train(half, loader, 1))[0]
+    assert actual == pytest.approx(expected, abs=0.01)
+    assert actual != expected
+    for new, old in zip(parameters(half.generator), parameters(exact.generator), strict=True):
+        assert (new - old).abs().max() <= 4.1e-4
+
+
+def test_float16_skips_a_step_whose_gradients_overflow(begin):
+    state, loader = begin(precision="float16")
+    before, scale = parameters(state.discriminator), state.d_scaler.get_scale()
+
+    def d_loss(real_logits, fake_logits):
+        return discriminator_loss(real_logits, fake_logits) * 1e38  # the gradients are beyond all numbers
+
+    list(train(state, loader, 1, d_loss=d_loss))
+    assert same(parameters(state.discriminator), before)
+    assert state.d_scaler.get_scale() == scale / 2
+    list(train(state, loader, 2))
+    assert not same(parameters(state.discriminator), before)
+
+
+def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
+    found = []
+    for fast in (False, True):
+        state = start(*tiny_pair(image_size=32), TrainConfig(precision="float32", fast=fast))
+        images = torch.randint(256, (8, 1, 32, 32), dtype=torch.uint8, generator=rng(5))
+        records = list(train(state, make_loader(images, 4, rng=rng(6)), 3))
+        found.append((records, parameters(state.generator) + parameters(state.discriminator), state))
+    (expected, old, plain), (actual, new, quick) = found
+    for first, second in zip(expected, actual, strict=True):
+        assert second.as_dict() == pytest.approx(first.as_dict(), rel=1e-4)
+    for a, b in zip(new, old, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=3e-5)  # three steps of Adam move up to 6e-4
+    kinds = [{type(m) for m in (*s.generator.modules(), *s.discriminator.modules())} for s in (plain, quick)]
+    assert torch.nn.Conv2d in kinds[0]
+    assert torch.nn.Conv2d not in kinds[1]
+    weight = quick.discriminator.blocks[1][0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not quick.discriminator.blocks[1][0].weight.is_contiguous()
+
+
+def test_both_networks_are_compiled_where_it_is_asked_for(monkeypatch, tiny_pair):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    state = start(*tiny_pair(), TrainConfig(compile=True, ema=0.9))
+    assert compiled == [state.generator, state.discriminator]
+    assert start(*tiny_pair()).config.compile is False
+    assert len(compiled) == 2
+
+
 def test_bfloat16_losses_are_computed_in_float32(begin):
     state, loader = begin(precision="bfloat16")
     kinds = []
@@ -584,9 +652,13 @@ def test_bfloat16_losses_are_computed_in_float32(begin):
     assert kinds == [(torch.float32, torch.float32)]
 
 
-def test_autocast_is_on_for_bfloat16_alone():
+def test_autocast_is_on_but_for_float32():
     weight = torch.ones(2, 2)
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for precision, dtype in (
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("float16", torch.float16),
+    ):
         with training.autocast(precision, torch.device("cpu")):
             assert (weight @ weight).dtype == dtype
 

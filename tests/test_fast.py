@@ -1,0 +1,205 @@
+"""The faster stand-ins, against the plain layers in double precision, and the law of dropout."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from dcganlib import fast, models
+
+
+def both(plain, shape, rng):
+    """Output and all gradients of a layer in double precision, and of its stand-in in single."""
+    found = []
+    inputs, weight = torch.randn(shape, generator=rng), None
+    for layer, dtype in ((plain, torch.float64), (fast.accelerate(copy.deepcopy(plain)), torch.float32)):
+        layer, given = layer.to(dtype), inputs.detach().to(dtype).requires_grad_()
+        output = layer(given)
+        weight = torch.randn(output.shape, generator=rng) if weight is None else weight
+        (output * weight.to(dtype)).sum().backward()
+        found.append([output, given.grad, *(p.grad for p in layer.parameters())])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(6, 4, 7), (3, 6, 1, 1)),
+        (nn.ConvTranspose2d(6, 4, 4, stride=2, bias=False), (1, 6, 1, 1)),
+        (nn.ConvTranspose2d(6, 4, 5, padding=2), (3, 6, 7, 7)),
+        (nn.ConvTranspose2d(6, 4, 5, padding=2, bias=False), (3, 6, 6, 6)),
+        (nn.ConvTranspose2d(3, 5, 6, padding=1), (2, 3, 8, 8)),
+        (nn.ConvTranspose2d(3, 5, 6, padding=0), (2, 3, 8, 8)),
+        (nn.Conv2d(6, 1, 4), (3, 6, 4, 4)),
+        (nn.Conv2d(6, 5, 7, stride=2, bias=False), (1, 6, 7, 7)),
+    ],
+    ids=str,
+)
+def test_a_stand_in_gives_what_the_plain_layer_gives(layer, shape, rng):
+    expected, actual = both(layer, shape, rng())
+    for new, old in zip(actual, expected, strict=True):
+        torch.testing.assert_close(new, old.float(), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(6, 4, 7), (3, 6, 1, 1)),
+        (nn.ConvTranspose2d(6, 4, 5, padding=2), (3, 6, 7, 7)),
+        (nn.Conv2d(6, 1, 4), (3, 6, 4, 4)),
+    ],
+    ids=str,
+)
+def test_a_stand_in_calls_no_convolution(layer, shape):
+    with torch.profiler.profile() as profile:
+        fast.accelerate(copy.deepcopy(layer))(torch.ones(shape))
+    assert not any("conv" in event.key for event in profile.key_averages())
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1), (2, 4, 7, 7)),
+        (nn.ConvTranspose2d(4, 4, 5, padding=2, groups=2), (2, 4, 7, 7)),
+        (nn.ConvTranspose2d(4, 4, 3, padding=1, dilation=2), (2, 4, 7, 7)),
+        (nn.ConvTranspose2d(4, 4, (5, 3), padding=(2, 1)), (2, 4, 7, 7)),
+        (nn.ConvTranspose2d(4, 4, 5, padding=2), (2, 4, 7, 9)),
+        (nn.ConvTranspose2d(4, 4, 4, stride=2, output_padding=1), (2, 4, 1, 1)),
+        (nn.ConvTranspose2d(4, 4, 3, padding=1), (2, 4, 1, 1)),
+        (nn.Conv2d(4, 4, 4, padding=1), (2, 4, 4, 4)),
+        (nn.Conv2d(4, 4, 4, groups=4), (2, 4, 4, 4)),
+        (nn.Conv2d(4, 4, 3), (2, 4, 4, 4)),
+    ],
+    ids=str,
+)
+def test_what_has_no_faster_way_goes_the_plain_one(layer, shape, rng):
+    inputs = torch.randn(shape, generator=rng())
+    expected = layer(inputs)
+    assert torch.equal(fast.accelerate(layer)(inputs), expected)
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_an_accelerated_network_draws_and_judges_the_same(name, rng):
+    pair = models.build(name, base_channels=4, latent_dim=8, rng=rng())
+    known = models.ARCHITECTURES[name]
+    labels = (torch.arange(3),) if known.classes else ()
+    inputs = torch.randn(3, 8, generator=rng(1)), torch.rand(3, known.channels, *2 * [known.image_size]) - 0.5
+    for network, given in zip(pair, inputs, strict=True):
+        network.eval()
+        expected, names = network(given, *labels), list(network.state_dict())
+        actual = fast.accelerate(network)(given, *labels)
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+        assert list(network.state_dict()) == names
+
+
+def test_the_transform_takes_121_products_where_the_layer_takes_1225():
+    """A kernel of 5 by 5 on 7 by 7 pixels: period 9, one real frequency and 40 pairs of three products."""
+    to_maps, to_weight, back = fast._transforms(7, 5, 2)
+    assert (to_maps.shape, to_weight.shape, back.shape) == ((121, 49), (121, 25), (49, 121))
+    assert fast._pays(7, 5, 2)
+    assert not fast._pays(1, 7, 0)
+
+
+# Dropout
+
+
+def masks(p, count, rng, dtype=torch.float32):
+    layer = fast.Dropout(p)
+    with torch.random.fork_rng():
+        torch.manual_seed(rng().initial_seed())
+        return layer(torch.ones(count, dtype=dtype))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.5, 0.9])
+def test_the_share_of_dropped_units_is_p_and_the_mean_stays(p, rng):
+    count = 400_000
+    found = masks(p, count, rng)
+    spread = (p * (1 - p) / count) ** 0.5
+    assert (found == 0).float().mean().item() == pytest.approx(p, abs=5 * spread)
+    assert found.mean().item() == pytest.approx(1, abs=5 * spread / (1 - p))
+    assert found.max().item() == pytest.approx(1 / (1 - p), rel=1e-3)
+
+
+def test_each_unit_is_dropped_apart_from_its_neighbours(rng):
+    dropped = (masks(0.3, 400_000, rng) == 0).double() - 0.3
+    for distance in range(1, 9):  # the four that share a number of 64 bits, and beyond
+        together = (dropped[distance:] * dropped[:-distance]).mean() / 0.21
+        assert abs(together) < 5 / 400_000**0.5
+
+
+def test_dropout_is_seeded_by_torch_and_new_in_each_call(rng):
+    layer, inputs = fast.Dropout(0.5), torch.ones(3, 5, 7, 11)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        first, second = layer(inputs), layer(inputs)
+        torch.manual_seed(4)
+        again = layer(inputs)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_the_gradient_goes_through_the_units_that_are_kept():
+    inputs = torch.ones(1001, requires_grad=True)
+    output = fast.Dropout(0.3)(inputs)
+    output.sum().backward()
+    assert torch.equal(inputs.grad, output.detach())
+
+
+def test_dropout_lets_all_pass_in_evaluation_and_at_the_ends(rng):
+    inputs = torch.randn(64, generator=rng())
+    assert torch.equal(fast.Dropout(0.5).eval()(inputs), inputs)
+    assert torch.equal(fast.Dropout(0.0)(inputs), inputs)
+    assert torch.equal(fast.Dropout(1.0)(inputs), torch.zeros(64))
+    assert fast.Dropout(0.3)(inputs.bfloat16()).dtype == torch.bfloat16
+
+
+# Processor and memory
+
+
+@pytest.mark.parametrize(
+    ("cap", "expected"),
+    [
+        ("ALL", True),
+        ("default", True),
+        ("AVX512_CORE_BF16", True),
+        ("AVX512_CORE_AMX", True),
+        ("AVX512_CORE", False),
+        ("AVX2", False),
+    ],
+)
+def test_a_cap_on_the_instructions_is_heeded(monkeypatch, cap, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    assert fast.has_bfloat16() is expected
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not fast.has_bfloat16()
+
+
+FAULTS = """
+import resource, torch
+from dcganlib import fast
+kept = fast.keep_memory() if {asked} else False
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(16_000_000)  # 64 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(int(kept), faults())
+"""
+
+
+def test_kept_memory_is_not_asked_for_again():
+    found = {}
+    for asked in (False, True):
+        said = subprocess.run(
+            [sys.executable, "-c", FAULTS.format(asked=asked)], capture_output=True, text=True, check=True
+        )
+        found[asked] = [int(word) for word in said.stdout.split()]
+    if not found[True][0]:
+        pytest.skip("this C library has no such setting")
+    assert found[False][1] > 10_000  # ten times 64 MB, in pages of 4,096 bytes
+    assert found[True][1] < 1_000

@@ -128,6 +128,8 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "weight_decay": 0.01,
         "decay_start": 1,
         "decay_steps": 9,
+        "fast": True,
+        "compile": False,
         "sync_batch_norm": True,
     }
     content.pop("version")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,16 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             return options.command(options)
     except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
-        print(f"dcganlib: error: {error}", file=sys.stderr)
+        if not getattr(error, "said", False):  # by another process of the group
+            print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # runs.Stopped knows more
         said = str(stopped) or "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
-        print(f"\ndcganlib: {said}", file=sys.stderr)
+        if _is_first():
+            print(f"\ndcganlib: {said}", file=sys.stderr)
         return getattr(stopped, "exit_code", 130)
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:
-    print(f"dcganlib: warning: {message}", file=sys.stderr)
+    if _is_first():
+        print(f"dcganlib: warning: {message}", file=sys.stderr)
+
+
+def _is_first() -> bool:
+    """Whether this process speaks for all that torchrun started, or was started by itself."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -73,43 +82,49 @@ def _data(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs
+    from dcganlib import fast, runs, team
     from dcganlib.train import TrainConfig
 
     if options.fast is not False:
         fast.keep_memory()
     names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
-    names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile")
+    names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    out = runs.run(
-        options.data,
-        options.out,
-        architecture=options.architecture,
-        steps=options.steps,
-        epochs=options.epochs,
-        image_size=options.image_size,
-        channels=options.channels,
-        base_channels=options.base_channels,
-        crop=options.crop,
-        count=options.count,
-        conditional=options.conditional,
-        checkpoint_every=options.checkpoint_every,
-        sample_every=options.sample_every,
-        root=options.root,
-        device=options.device,
-        config=TrainConfig(**given),
-    )
-    print(f"wrote {out}: look at {out / 'samples.gif'}, draw more with `dcganlib sample {out}`")
+    with team.joined():
+        with team.agreed():
+            config = TrainConfig(**given)
+        out = runs.run(
+            options.data,
+            options.out,
+            architecture=options.architecture,
+            steps=options.steps,
+            epochs=options.epochs,
+            image_size=options.image_size,
+            channels=options.channels,
+            base_channels=options.base_channels,
+            crop=options.crop,
+            count=options.count,
+            conditional=options.conditional,
+            checkpoint_every=options.checkpoint_every,
+            sample_every=options.sample_every,
+            root=options.root,
+            device=options.device,
+            config=config,
+        )
+    if _is_first():
+        print(f"wrote {out}: look at {out / 'samples.gif'}, draw more with `dcganlib sample {out}`")
     return 0
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs
+    from dcganlib import fast, runs, team
 
-    if runs.read_config(options.run).train.fast:
-        fast.keep_memory()
-    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
-    print(f"wrote {out}")
+    with team.joined():
+        if team.first(lambda: runs.read_config(options.run)).train.fast:
+            fast.keep_memory()
+        out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    if _is_first():
+        print(f"wrote {out}")
     return 0
 
 
@@ -415,6 +430,12 @@ def _parser() -> argparse.ArgumentParser:
         "--decay-start", type=int, help="step from which the learning rates fall to 0 (the first)"
     )
     train.add_argument("--decay-steps", type=int, help="steps in which they do (never)")
+    train.add_argument(
+        "--sync-batch-norm",
+        action="store_true",
+        default=None,
+        help="under torchrun, on GPUs: let batch norm see the whole batch, not each process its share",
+    )
     train.add_argument(
         "--conditional", action="store_true", help="tell both networks the class of each image"
     )

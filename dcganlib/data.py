@@ -1,7 +1,8 @@
 """Image sets as one uint8 tensor, and loaders that index it.
 
-A set lies in memory (or on the GPU) as bytes, whole. A batch is a row of indices into it, turned into
-float32 in [-1, 1] on the training device. No image passes through Python at training time.
+A set lies in memory (or on the GPU) as bytes, whole; that of a folder is a mapped file, of which a batch
+reads its own rows. A batch is a row of indices into it, turned into float32 in [-1, 1] on the training
+device. No image passes through Python at training time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcganlib import celeba, faces, fetch, pictures
+from dcganlib import celeba, faces, fetch, pictures, team
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -205,14 +206,22 @@ class Loader:
 
     ``len(loader)`` is the number of batches in an epoch. ``iter(loader)`` gives the next epoch. The k-th
     epoch's order depends on the seed and on k alone, so a run can be picked up in the middle of one.
-    Where there are labels, a batch is a pair (images, labels).
+    Where there are labels, a batch is a pair (images, labels). In a group of processes all have the same
+    order, and each takes its own part, of ``share`` images, of every batch.
     """
 
     def __init__(
-        self, images: Tensor, batch_size: int, seed: int, drop_last: bool, labels: Tensor | None = None
+        self,
+        images: Tensor,
+        batch_size: int,
+        seed: int,
+        drop_last: bool,
+        labels: Tensor | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.images, self.batch_size, self.seed, self.drop_last = images, batch_size, seed, drop_last
-        self.labels = labels
+        self.labels, self.device = labels, device or images.device
+        self.share = team.share(batch_size)
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -228,9 +237,9 @@ class Loader:
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed + index))
         order = order.to(self.images.device)
         for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            real = to_float(self.images[chosen])
-            yield real if self.labels is None else (real, self.labels[chosen])
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][team.part(self.share)]
+            real = to_float(self.images[chosen].to(self.device))
+            yield real if self.labels is None else (real, self.labels[chosen].to(self.device))
 
 
 def make_loader(
@@ -245,8 +254,9 @@ def make_loader(
     """Make a loader of shuffled float32 batches in [-1, 1] from a uint8 set.
 
     Args:
-        images: uint8 of shape (N, C, H, W), as ``load`` gives it; moved to ``device`` whole.
-        batch_size: Images in a batch; 128 in the paper (section 4).
+        images: uint8 of shape (N, C, H, W), as ``load`` gives it; moved to ``device`` whole, or batch
+            by batch where they would take more than half of what a GPU has free.
+        batch_size: Images in a batch, of all processes together; 128 in the paper (section 4).
         labels: int64 of shape (N,), to go with the images, for conditional networks.
         rng: Source of the shuffles, on the CPU; torch's global one if absent.
         device: Where the batches are needed.
@@ -257,7 +267,8 @@ def make_loader(
 
     Raises:
         ValueError: The images are not uint8 of four dimensions, there are none, or fewer than a batch
-            while ``drop_last`` would leave an epoch of 0 steps; or the labels are not one for each image.
+            while ``drop_last`` would leave an epoch of 0 steps; or the labels are not one for each image;
+            or the processes of a group cannot share each batch evenly.
     """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise ValueError(
@@ -277,15 +288,26 @@ def make_loader(
             f"labels must be int64, one for each of the {len(images)} images, got {labels.dtype} of shape "
             f"{tuple(labels.shape)}"
         )
+    if team.size() > 1 and not drop_last and len(images) % batch_size:
+        raise ValueError(
+            f"drop_last must be True in a group of processes: the last batch, of {len(images) % batch_size} "
+            "images, would weigh as much as the others"
+        )
     seed = int(torch.randint(2**62, (), generator=rng))
-    return Loader(
-        images.to(device), batch_size, seed, drop_last, None if labels is None else labels.to(device)
-    )
+    device = torch.empty(0, device=device).device  # "cuda" means one of them
+    home = device if images.nbytes <= _room(device) else images.device
+    labels = None if labels is None else labels.to(home)
+    return Loader(images.to(home), batch_size, seed, drop_last, labels, device)
 
 
 def data_root(root: str | Path | None = None) -> Path:
     """Folder of the downloaded sets: ``root``, else the variable DCGANLIB_DATA, else the user's cache."""
     return Path(root or os.environ.get("DCGANLIB_DATA") or "~/.cache/dcganlib").expanduser()
+
+
+def _room(device: torch.device) -> float:
+    """Bytes that a set may take on a device: half of what a GPU has free, as training needs the rest."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
 
 
 def _torchvision_set(name: str, root: str | Path | None, split: str, download: bool) -> ImageSet:

@@ -16,11 +16,13 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 import dcganlib
-from dcganlib import checkpoint, data, files, models, plot
+from dcganlib import checkpoint, data, files, models, plot, team
 from dcganlib.latent import sample_z
 from dcganlib.train import (
     StepRecord,
@@ -40,6 +42,7 @@ from dcganlib.train import (
     check_length,
     check_loader,
     pick_device,
+    resolve,
     start,
     train,
 )
@@ -142,6 +145,9 @@ def run(
 ) -> Path:
     """Train from the beginning, into a new folder.
 
+    Under torchrun all processes train and the first one writes; see ``team``. A group that torchrun has
+    started again after a failure goes on with its run, if the folder holds one of the same settings.
+
     Ctrl-C, SIGTERM and SIGHUP let the step come to its end and save it; a second one breaks off at once, with
     the last checkpoint to go on from. The losses are looked at each step on the CPU and every 20 steps on a
     GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept.
@@ -174,82 +180,101 @@ def run(
         Stopped: A signal stopped the run.
     """
     config = config or TrainConfig()
-    if steps is not None and epochs is not None:
-        raise ValueError("give steps or epochs, not both")
-    for label, value in (
-        ("steps", steps),
-        ("epochs", epochs),
-        ("checkpoint_every", checkpoint_every),
-        ("sample_every", sample_every),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{label} must be at least 1, got {value}")
-    if architecture is not None and architecture not in models.ARCHITECTURES:
-        raise ValueError(f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}")
-    colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
-    small = "paper-mnist-conditional" if conditional else "dcgan-28"
-    architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
-    asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
-    found, classes = None, 0
-    if conditional or models.ARCHITECTURES[architecture].classes:
-        if name_or_folder not in data.NAMES:  # the folder's own sub-folders say
-            found = data.load(name_or_folder, **asked)
-        classes = len(found.class_names if found else data.CLASSES.get(name_or_folder, ()))
-        if not classes:
-            raise ValueError(
-                f"{name_or_folder} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder "
-                "with a sub-folder for each class"
+    with team.joined(), ExitStack() as stack:
+        with team.agreed():
+            if steps is not None and epochs is not None:
+                raise ValueError("give steps or epochs, not both")
+            for label, value in (
+                ("steps", steps),
+                ("epochs", epochs),
+                ("checkpoint_every", checkpoint_every),
+                ("sample_every", sample_every),
+            ):
+                if value is not None and value < 1:
+                    raise ValueError(f"{label} must be at least 1, got {value}")
+            if architecture is not None and architecture not in models.ARCHITECTURES:
+                raise ValueError(
+                    f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}"
+                )
+            colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
+            small = "paper-mnist-conditional" if conditional else "dcgan-28"
+            architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
+            asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
+            load = partial(data.load, name_or_folder, **asked)
+            found, classes = None, 0
+            if conditional or models.ARCHITECTURES[architecture].classes:
+                if name_or_folder not in data.NAMES:  # the folder's own sub-folders say
+                    found = team.in_turn(load)
+                classes = len(found.class_names if found else data.CLASSES.get(name_or_folder, ()))
+                if not classes:
+                    raise ValueError(
+                        f"{name_or_folder} has no labels to draw by; {', '.join(data.CLASSES)} have, and "
+                        "a folder with a sub-folder for each class"
+                    )
+            out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
+            team.share(config.batch_size)
+            history: list[dict[str, float]] = []
+            again = team.restarted()
+            if team.rank() == 0:
+                if not (again and (out / "config.json").is_file()):
+                    _refuse_used(out)
+                _refuse_read_only(out)
+            generator, discriminator = models.build(
+                architecture,
+                image_size=size,
+                channels=colours,
+                base_channels=base_channels,
+                classes=classes,
+                rng=_rng(config.seed, 0),
             )
-    out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
-    _refuse_used(out)
-    _refuse_read_only(out)
-    generator, discriminator = models.build(
-        architecture,
-        image_size=size,
-        channels=colours,
-        base_channels=base_channels,
-        classes=classes,
-        rng=_rng(config.seed, 0),
-    )
-    place = pick_device(device)
-    state = start(generator.to(place), discriminator.to(place), config)
-    config = state.config
-    _refuse_full_disk(out, state)
-    found = found or data.load(name_or_folder, **asked)
-    loader = _loader(found, config, classes, place)
-    steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
-    check_length(config, steps)
-    folder = Path(name_or_folder)
-    settings = RunConfig(
-        str(name_or_folder) if str(name_or_folder) in data.NAMES else str(folder.resolve()),
-        architecture,
-        steps,
-        size,
-        colours,
-        base_channels,
-        checkpoint_every,
-        sample_every or max(1, steps // 60),
-        config,
-        crop,
-        count,
-        classes,
-    )
-    check_loader(state, loader)
-    out.mkdir(parents=True, exist_ok=True)
-    with files.locked(out) as check:
-        _refuse_used(out)  # as another process may have begun there meanwhile
-        for name in ("samples", "averaged") if config.ema else ("samples",):
-            (out / name).mkdir()
-        _write_config(out, settings)
-        files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
-        _advance(out, settings, state, loader, [], check)
+            place = team.place(pick_device(device))
+            config = team.first(lambda: resolve(config, place))  # the same on machines that differ
+            state = start(generator.to(place), discriminator.to(place), config)
+            if team.rank() == 0:
+                _refuse_full_disk(out, state)
+            found = found or team.in_turn(load)
+            loader = _loader(found, config, classes, place)
+            steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
+            check_length(config, steps)
+            folder = Path(name_or_folder)
+            settings = RunConfig(
+                str(name_or_folder) if str(name_or_folder) in data.NAMES else str(folder.resolve()),
+                architecture,
+                steps,
+                size,
+                colours,
+                base_channels,
+                checkpoint_every,
+                sample_every or max(1, steps // 60),
+                config,
+                crop,
+                count,
+                classes,
+            )
+            check_loader(state, loader)
+            if team.rank() == 0:
+                out.mkdir(parents=True, exist_ok=True)
+            check = stack.enter_context(_locked(out))
+            begun = again and team.first(lambda: _is_of(out, settings))
+            if begun and team.first(lambda: any(out.glob("checkpoint*.pt"))):
+                state, history = _load_everywhere(out, place)
+            elif team.rank() == 0:
+                if not begun:
+                    _refuse_used(out)  # as another process may have begun there meanwhile
+                _write_config(out, settings)
+                for name in ("samples", "averaged") if config.ema else ("samples",):
+                    (out / name).mkdir(exist_ok=begun)
+                files.write_atomically(
+                    out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save
+                )
+        _advance(out, settings, state, loader, history, check)
     return out
 
 
 def resume(
     folder: str | Path, *, steps: int | None = None, root: str | Path | None = None, device: str = "auto"
 ) -> Path:
-    """Go on from a run's last checkpoint, as if it had never stopped.
+    """Go on from a run's last checkpoint, as if it had never stopped; under torchrun with all its processes.
 
     Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside.
 
@@ -267,30 +292,38 @@ def resume(
         OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
     """
     folder = Path(folder)
-    settings = read_config(folder)
-    place = pick_device(device)
-    if not any(folder.glob("checkpoint*.pt")):
-        raise FileNotFoundError(f"{folder} has no checkpoint.pt to go on from")
-    _refuse_read_only(folder)
-    with files.locked(folder) as check:
-        state, history = _load_newest(folder, place)
-        _refuse_other(folder, settings, state)
-        target = settings.steps if steps is None else steps
-        if target < state.step:
-            raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
-        _refuse_full_disk(folder, state)
-        check_length(state.config, target)
-        found = data.load(
-            settings.data,
-            root=root,
-            image_size=settings.image_size,
-            channels=settings.channels,
-            crop=settings.crop,
-            count=settings.count,
-        )
-        loader = _loader(found, state.config, settings.classes, place)
-        settings = replace(settings, steps=target)
-        _write_config(folder, settings)
+    with team.joined(), ExitStack() as stack:
+        with team.agreed():
+            settings = team.first(lambda: read_config(folder))
+            place = team.place(pick_device(device))
+            if settings.train.sync_batch_norm:
+                team.check_sync(place)
+            if team.rank() == 0:
+                if not any(folder.glob("checkpoint*.pt")):
+                    raise FileNotFoundError(f"{folder} has no checkpoint.pt to go on from")
+                _refuse_read_only(folder)
+            check = stack.enter_context(_locked(folder))
+            state, history = _load_everywhere(folder, place)
+            _refuse_other(folder, settings, state)
+            target = settings.steps if steps is None else steps
+            if target < state.step:
+                raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
+            if team.rank() == 0:
+                _refuse_full_disk(folder, state)
+            check_length(state.config, target)
+            load = partial(
+                data.load,
+                settings.data,
+                root=root,
+                image_size=settings.image_size,
+                channels=settings.channels,
+                crop=settings.crop,
+                count=settings.count,
+            )
+            loader = _loader(team.in_turn(load), state.config, settings.classes, place)
+            settings = replace(settings, steps=target)
+            if team.rank() == 0:
+                _write_config(folder, settings)
         _advance(folder, settings, state, loader, history, check)
     return folder
 
@@ -408,40 +441,69 @@ def _advance(
     history: Sequence[dict[str, float]],
     check: Callable[[], None],
 ) -> None:
-    """Train up to ``settings.steps``, leaving the folder complete at each checkpoint."""
+    """Train up to ``settings.steps``, leaving the folder complete at each checkpoint.
+
+    In a group all train, and the first writes. What it writes it has all wait for, so that a full disk ends
+    all; and all stop after the same step.
+    """
+    writes = team.rank() == 0
     fixed = _fixed_latents(state)
     rows: list[StepRecord | dict[str, float]] = list(history)
-    if state.step == 0:
-        _draw(out, state, *fixed)
-        checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
-    else:
-        _publish(out, state, rows)  # which a kill right after the checkpoint left undone
+    with team.agreed():
+        if writes and state.step == 0:
+            _draw(out, state, *fixed)
+            checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
+        elif writes:
+            _publish(out, state, rows)  # which a kill right after the checkpoint left undone
     batch = state.config.batch_size
-    on_cpu = loader.images.device.type == "cpu"
-    progress = tqdm(total=settings.steps * batch, initial=state.step * batch, unit="img", unit_scale=True)
+    on_cpu = loader.device.type == "cpu"
+    progress = tqdm(
+        total=settings.steps * batch,
+        initial=state.step * batch,
+        unit="img",
+        unit_scale=True,
+        disable=not writes,
+    )
     with progress as bar, _signals() as caught:
-        bar.write(_setting(state.config, loader.images.device), sys.stderr)
+        if writes:
+            bar.write(_setting(state.config, loader.device), sys.stderr)
+        if writes and team.size() > 1:
+            bar.write(f"{team.size()} processes, {loader.share} images each, {batch} in a step", sys.stderr)
         for record in train(state, loader, settings.steps):
             rows.append(record)
             bar.update(batch)
-            stop = bool(caught)
+            look = on_cpu or record.step % REPORT == 0
+            asked = caught[0] if caught else 0
+            stop = team.largest(asked) if look or team.size() == 1 else 0  # all after the same step
             last = record.step == settings.steps
-            save = stop or last or record.step % settings.checkpoint_every == 0
-            if on_cpu or save or record.step % REPORT == 0:
+            save = stop > 0 or last or record.step % settings.checkpoint_every == 0
+            draw = last or record.step % settings.sample_every == 0
+            if look or save:
                 check_finite(rows[-1:] if on_cpu else rows[-REPORT:])
             if record.step % REPORT == 0:
                 bar.set_postfix(
                     step=record.step, d_loss=f"{record.d_loss:.3f}", g_loss=f"{record.g_loss:.3f}"
                 )
-            if last or record.step % settings.sample_every == 0:
-                check()
-                _draw(out, state, *fixed)
-            if save:
-                check()
-                _save(out, state, rows)
-                bar.write(_report(rows[-settings.checkpoint_every :], bar.format_dict["rate"]), sys.stderr)
+            if save or draw:
+                with team.agreed():  # the others wait
+                    if writes:
+                        check()
+                    if writes and draw:
+                        _draw(out, state, *fixed)
+                    if writes and save:
+                        _save(out, state, rows)
+                        said = _report(rows[-settings.checkpoint_every :], bar.format_dict["rate"])
+                        bar.write(said, sys.stderr)
+            if save and not writes:
+                rows.clear()
             if stop:
-                raise Stopped(caught[0], out, state.step)
+                raise Stopped(stop, out, state.step)
+    with team.agreed():
+        if writes:
+            _film(out)
+
+
+def _film(out: Path) -> None:
     for name in ("samples", "averaged"):
         frames = [Image.open(path) for path in sorted((out / name).glob("step_*.png"))]
         if frames:
@@ -547,6 +609,31 @@ def _load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[di
     if last.exists():  # out of the way, so that the next save does not put it in the place of the good one
         os.replace(last, folder / "checkpoint-damaged.pt")
     return found
+
+
+def _load_everywhere(folder: Path, place: torch.device) -> tuple[TrainState, list[dict[str, float]]]:
+    """``_load_newest`` by the first process; it sends the file to the others, who may not see the folder."""
+    last, before = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
+    if team.rank() == 0:
+        found = _load_newest(folder, place)
+    if team.size() > 1:
+        content = team.first(lambda: (last if last.exists() else before).read_bytes())
+    if team.rank() > 0:
+        with tempfile.TemporaryDirectory() as aside:
+            copy = Path(aside) / last.name
+            copy.write_bytes(content)
+            found = checkpoint.load(copy, place)
+    return found
+
+
+def _is_of(out: Path, settings: RunConfig) -> bool:
+    """Whether a folder holds a run of these very settings."""
+    return (out / "config.json").is_file() and read_config(out) == settings
+
+
+def _locked(folder: Path) -> AbstractContextManager[Callable[[], None]]:
+    """``files.locked`` for the process that writes."""
+    return files.locked(folder) if team.rank() == 0 else nullcontext(lambda: None)
 
 
 def _refuse_other(folder: Path, settings: RunConfig, state: TrainState) -> None:

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dcganlib import fast
+from dcganlib import fast, team
 from dcganlib.data import Loader
 from dcganlib.latent import PRIORS, Prior, sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
@@ -40,7 +40,7 @@ class TrainConfig:
     """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
 
     Attributes:
-        batch_size: Images in a step; 128.
+        batch_size: Images in a step, of all processes together; 128.
         g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
         beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
         beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
@@ -56,6 +56,8 @@ class TrainConfig:
         fast: Whether to take the faster of two ways that differ in rounding alone: see ``dcganlib.fast``,
             and how an image lies in memory.
         compile: Whether ``torch.compile`` writes both networks anew, which takes up to a minute at the start.
+        sync_batch_norm: Let batch norm see the whole batch, not each process its own share. On GPUs alone;
+            a process by itself sees the whole in any case.
 
     Raises:
         ValueError: A value is out of range.
@@ -75,6 +77,7 @@ class TrainConfig:
     decay_steps: int = 0
     fast: bool = True
     compile: bool = False
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -121,10 +124,15 @@ class TrainState:
     g_scaler: torch.amp.GradScaler = UNSCALED
     d_scaler: torch.amp.GradScaler = UNSCALED
 
+    @cached_property
+    def learners(self) -> tuple[nn.Module, nn.Module]:
+        """G and D as each passes through itself: in a group of processes, gradients become their means."""
+        return team.wrapped(self.generator), team.wrapped(self.discriminator)
+
 
 @dataclass(frozen=True, eq=False)
 class StepRecord:
-    """What one step saw. The four numbers stay on the device until one of them is first read.
+    """What one step saw, in all processes. The four numbers stay on the device until one is first read.
 
     Attributes:
         step: Steps done, this one included.
@@ -178,7 +186,8 @@ def start(
         config: The settings; the defaults if absent. The state's own has them as ``resolve`` gives them.
 
     Raises:
-        ValueError: The two networks lie on different devices, or disagree on the image or the classes.
+        ValueError: The two networks lie on different devices, or disagree on the image or the classes; or a
+            group without GPUs is to synchronise its batch norms.
     """
     device = _device(generator)
     config = resolve(config or TrainConfig(), device)
@@ -191,6 +200,10 @@ def start(
         raise ValueError(
             f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
         )
+    if config.sync_batch_norm and team.size() > 1:
+        team.check_sync(device)
+        for network in (generator, discriminator):
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
     averaged = copy.deepcopy(generator) if config.ema else None
     for network in (generator, discriminator):
         if config.fast and device.type == "cpu":
@@ -312,13 +325,13 @@ def check_loader(state: TrainState, loader: Loader) -> None:
             raise ValueError(
                 f"the networks know {classes} classes, the loader's labels go from {lowest} to {highest}"
             )
-    if loader.images.device != _device(state.generator):
+    if loader.device != _device(state.generator):
         raise ValueError(
-            f"the loader's images are on {loader.images.device}, the networks on {_device(state.generator)}: "
+            f"the loader's images are on {loader.device}, the networks on {_device(state.generator)}: "
             "pass that device to make_loader"
         )
     count, size = len(loader.images), loader.batch_size
-    if size == 1 or (count % size == 1 and not loader.drop_last):
+    if loader.share == 1 or (count % size == 1 and not loader.drop_last):
         for network in (state.generator, state.discriminator):
             for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
                 if layer.norm == "unit" or (layer.norm is not None and pixels == 1):
@@ -359,7 +372,7 @@ def train_step(
 
     Args:
         state: Changed in place.
-        real: float32 (N, C, H, W) in [-1, 1], on the networks' device.
+        real: float32 (N, C, H, W) in [-1, 1], on the networks' device; this process's share of the batch.
         labels: int64 (N,), for conditional networks; the fakes are drawn with the same.
         epoch: Written into the record.
         d_loss: Takes (real_logits, fake_logits).
@@ -368,10 +381,13 @@ def train_step(
     Returns:
         The step's record.
     """
-    config, generator, discriminator = state.config, state.generator.train(), state.discriminator.train()
+    config, judge = state.config, state.discriminator
+    generator, discriminator = (network.train() for network in state.learners)
     if labels is not None:
-        generator, discriminator = Given(generator, labels), Given(discriminator, labels)
-    z = sample_z(len(real), state.generator.latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+        generator, discriminator, judge = (Given(n, labels) for n in (generator, discriminator, judge))
+    count, latent_dim = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
+    z = sample_z(count, latent_dim, prior=config.prior, rng=state.rng, device=real.device)
+    z = z[team.part(len(real))]
     _set_rates(state)
     with _own_randomness(state.rng, real.device):
         with autocast(config.precision, real.device):
@@ -386,7 +402,7 @@ def train_step(
             scaler=state.d_scaler,
         )
         g_value = generator_step(
-            discriminator,
+            judge,
             state.g_optimizer,
             fake,
             loss=g_loss,
@@ -397,7 +413,7 @@ def train_step(
     if state.averaged is not None:
         average(state.averaged, state.generator, config.ema, state.step)
     means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-    return StepRecord(state.step, epoch, torch.stack([d_value, g_value, *means]).detach())
+    return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means]).detach()))
 
 
 def discriminator_step(
@@ -611,9 +627,12 @@ def _out_of_memory(real: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let dropout, which draws from torch's global source, draw from ``rng``, and leave no trace."""
+    """Let dropout, which draws from torch's global source, draw from ``rng``, and leave no trace.
+
+    Each process of a group draws its own, as each has other images.
+    """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)) + team.rank())
         yield
 
 

@@ -110,7 +110,8 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--device": "cpu",
         "--root": tmp_path,
     }
-    code, _, _ = call("train", image_folder, *(word for pair in options.items() for word in pair))
+    words = [word for pair in options.items() for word in pair]
+    code, _, _ = call("train", image_folder, "--sync-batch-norm", *words)
     assert code == 0
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     settings = content.pop("train")
@@ -127,6 +128,9 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "weight_decay": 0.01,
         "decay_start": 1,
         "decay_steps": 9,
+        "fast": True,
+        "compile": False,
+        "sync_batch_norm": True,
     }
     content.pop("version")
     assert content == {

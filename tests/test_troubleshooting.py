@@ -21,7 +21,7 @@ BUILDERS = {
 # Raised without words of their own; the words are a builder's, the system's or another library's.
 WORDLESS = {
     *("ValueError('; '.join(differences))", "no_room(path, needed, error.errno)"),
-    *("error", "KeyboardInterrupt", "Stopped(caught[0], out, state.step)"),
+    *("error", "KeyboardInterrupt", "Stopped(stop, out, state.step)"),
     "ValueError(f'{path} {kind}. {about}'.rstrip())",
     "ValueError(str(error) or type(error).__name__)",
     "DownloadError(f'{error}. {advice}'.rstrip())",
@@ -57,6 +57,8 @@ LEFT_OUT = {  # not on the page: each message, and why
     "frames must have one size, got …": PROGRAMMER,
     "… frames of … pixels are wider than … in all: take fewer": PROGRAMMER,
     "start must be from 0 to …, got …": PROGRAMMER,
+    "drop_last must be True in a group of processes: the last batch, of … images, would weigh as much as the "
+    "others": PROGRAMMER,
 }
 
 

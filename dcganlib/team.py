@@ -1,0 +1,267 @@
+"""The group of processes that train one pair of networks, as torchrun starts it.
+
+``torchrun --nproc-per-node 2 -m dcganlib train …`` starts as many processes, each told by variables which one
+it is. All run the same code; each takes its share of every batch, and the first alone writes. A process that
+was started by itself is a group of one, and nothing here costs it anything. A script of your own trains
+inside ``with team.joined():``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+IN_STEP = timedelta(minutes=5)
+"""How long one process waits for another inside a step before it gives up."""
+
+BETWEEN = timedelta(hours=12)
+"""How long it waits while the first one downloads, decodes or writes."""
+
+LOST = "gloo|NCCL|[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe"
+
+_talk: dist.ProcessGroup | None = None  # through which words and objects go, never gradients
+
+T = TypeVar("T")
+
+
+class ElsewhereError(ConnectionError):
+    """Another process of the group failed."""
+
+    said = True  # by that process
+
+
+def rank() -> int:
+    """Number of this process in its group, from 0."""
+    return dist.get_rank() if _grouped() else 0
+
+
+def size() -> int:
+    """Processes in the group; 1 where there is none."""
+    return dist.get_world_size() if _grouped() else 1
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be part of the group for a while, where torchrun's variables say that there is one.
+
+    Gradients go through gloo on the CPU and through NCCL on GPUs. Inside another ``joined`` nothing happens.
+
+    Raises:
+        ConnectionError: Another process ended, or did not answer in time.
+    """
+    global _talk
+    started = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    if _talk is not None or not (_grouped() or started):
+        yield
+        return
+    own = not _grouped()
+    try:
+        if own:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=IN_STEP)
+        _talk = dist.new_group(backend="gloo", timeout=BETWEEN)
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or re.search(LOST, str(error))):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(
+            f"process {rank()} of {size()} has lost the others ({reason}); go on from the last checkpoint"
+        ) from error
+    finally:
+        _talk = None
+        if own and _grouped():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def agreed() -> Iterator[None]:
+    """Do something on all processes, or on some of them, and fail on all if it fails on one.
+
+    The first that failed raises its own error. May be nested: an error is told once.
+
+    Raises:
+        ElsewhereError: On all others.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ElsewhereError) and not getattr(error, "agreed", False):
+            _exchange(error=error)
+        raise
+    _exchange()
+
+
+def first(action: Callable[[], T]) -> T:
+    """Let the first process do something, and give all what it found.
+
+    Args:
+        action: What to do; its result is sent to the others.
+    """
+    found = None
+    with agreed():
+        if rank() == 0:
+            found = action()
+    box = [found]
+    if size() > 1:
+        dist.broadcast_object_list(box, src=0, group=_talk)
+    return box[0]
+
+
+def in_turn(action: Callable[[], T]) -> T:
+    """Let the first process do something, then one on each other machine, then the rest; for what is cached.
+
+    Args:
+        action: What to do; each process keeps its own result.
+    """
+    mine = 0 if rank() == 0 else 1 if _local_rank() == 0 else 2
+    for turn in range(3 if size() > 1 else 1):
+        with agreed():
+            if turn == mine:
+                found = action()
+    return found
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the group again, after a failure on any machine."""
+    return max(_exchange(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))) > 0
+
+
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes give."""
+    if size() == 1:
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_talk)
+    return int(found)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of the processes' values, on their device; changed in place."""
+    if size() > 1:
+        dist.all_reduce(values)
+        values /= size()
+    return values
+
+
+def share(batch_size: int) -> int:
+    """How many images of a batch each process takes.
+
+    Args:
+        batch_size: Images in the batch of all.
+
+    Raises:
+        ValueError: They cannot be shared evenly.
+    """
+    each, left = divmod(batch_size, size())
+    if left:
+        fitting = " or ".join(str(n * size()) for n in (each, each + 1) if n)
+        raise ValueError(
+            f"batch_size {batch_size} cannot be shared evenly by {size()} processes: use a multiple of "
+            f"{size()}, such as {fitting}"
+        )
+    return each
+
+
+def part(count: int) -> slice:
+    """This process's part of a row of things, where each takes ``count`` of them."""
+    return slice(rank() * count, (rank() + 1) * count)
+
+
+def place(device: torch.device) -> torch.device:
+    """Where this process trains: on the CPU, or on the GPU that has its number on this machine.
+
+    Args:
+        device: As for a process by itself.
+
+    Raises:
+        ValueError: Groups cannot train there, there are too few GPUs, or the machines differ.
+    """
+    if not _grouped():
+        return device
+    if device.type not in ("cpu", "cuda") or device.index is not None:
+        raise ValueError(
+            "device must be cpu or cuda in a group, where each process takes the GPU of its number, "
+            f"got {device}"
+        )
+    if len(kinds := set(_exchange(device.type))) > 1:
+        raise ValueError(
+            f"some processes have {' and others '.join(sorted(kinds))}: pass device cpu, or use machines "
+            "that are alike"
+        )
+    if device.type == "cpu":
+        return device
+    if _local_rank() >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {_local_rank()} of this machine has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}: start at most as many processes"
+        )
+    torch.cuda.set_device(_local_rank())
+    return torch.device("cuda", _local_rank())
+
+
+def check_sync(device: torch.device) -> None:
+    """Refuse to synchronise batch norm where a group could not.
+
+    Args:
+        device: Where this process trains.
+
+    Raises:
+        ValueError: It is not a GPU, and there are other processes.
+    """
+    if size() > 1 and device.type != "cuda":
+        raise ValueError("sync_batch_norm needs GPUs: torch cannot synchronise batch norm on the CPU")
+
+
+def wrapped(network: nn.Module) -> nn.Module:
+    """A network whose gradients are the means over the group; in a process by itself the network as it is.
+
+    Every backward pass through it must reach all of its parameters. Its batch norms see this process's share
+    of a batch alone, and keep statistics of their own.
+
+    Args:
+        network: Shared and not copied; made equal to the first process's.
+    """
+    if not _grouped():
+        return network
+    known = signature(DistributedDataParallel).parameters  # newer versions of torch have another name for it
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(network, **{name: False})
+
+
+def _exchange(value: Any = None, *, error: Exception | None = None) -> list[Any]:
+    """Give all a value and get everyone's; or tell an error, which is then raised on all.
+
+    The one way to talk between two steps, so that a process that fails is heard wherever the others are.
+    """
+    if size() == 1:
+        return [value]
+    said = None if error is None else f"{type(error).__name__}: {error}"
+    answers: list[Any] = [None] * size()
+    dist.all_gather_object(answers, (said, value), group=_talk)
+    failed = [number for number, answer in enumerate(answers) if answer[0] is not None]
+    if failed and failed[0] == rank():
+        error.agreed = True  # so that it is not told again
+        raise error
+    if failed:
+        raise ElsewhereError(f"process {failed[0]} of {size()} has failed: {answers[failed[0]][0]}")
+    return [value for _, value in answers]
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank()))

@@ -633,7 +633,7 @@ def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
 
 def test_both_networks_are_compiled_where_it_is_asked_for(monkeypatch, tiny_pair):
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
     state = start(*tiny_pair(), TrainConfig(compile=True, ema=0.9))
     assert compiled == [state.generator, state.discriminator]
     assert start(*tiny_pair()).config.compile is False

@@ -374,8 +374,11 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _check_format(path: Path, content: dict[str, Any]) -> None:
-    if type(content.get("format")) is not int or content["format"] != FORMAT:
+    number = content.get("format")
+    if type(number) not in (int, type(None)):
+        raise DamagedError(f"{path} was not written by dcganlib: its format is no number")
+    if number != FORMAT:
         raise ValueError(
-            f"{path} has format {content.get('format')}; this version of dcganlib reads format {FORMAT}: "
+            f"{path} has format {number}; this version of dcganlib reads format {FORMAT}: "
             "update dcganlib, or use the version that wrote it"
         )

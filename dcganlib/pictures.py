@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
             head = file.read(512).lstrip().lower()
@@ -113,10 +114,10 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
                 "is a web page, not the archive. The host answers with such a page when its download quota "
                 "is used up, or when it wants a confirmation: download it in a browser, or try again tomorrow"
             )
-        elif head.startswith(b"pk"):
+        elif head.startswith(b"pk") and isinstance(error, zipfile.BadZipFile):
             kind = f"breaks off after {size:,} bytes: the download was not completed. Delete it and try again"
         else:
-            kind = "is no zip archive"
+            kind = "is no zip archive, or is damaged"
         raise ValueError(f"{path} {kind}. {about}".rstrip()) from error
 
 

@@ -64,4 +64,4 @@ lock: $(DONE)    ## resolve constraints.txt anew, keeping its pins where it can;
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" $(LOCK) -o constraints.txt pyproject.toml
 
 clean:    ## remove what was rendered and cached; .venv stays
-	@rm -rf _build .pytest_cache .ruff_cache .coverage
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage

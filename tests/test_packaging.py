@@ -73,6 +73,19 @@ def test_the_book_is_pinned_to_the_generation_that_reads_its_configuration():
         assert pins(python, "ubuntu-latest")["jupyter-book"].startswith("1.")
 
 
+def test_what_make_installs_is_the_pinned_set_with_a_hash_for_each_file():
+    lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    locked = [line.split(" --hash=") for line in lines if not line.startswith("#")]
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [pin.strip() for pin, *_ in locked] == [line for line in pinned if not line.startswith("#")]
+    for pin, *hashes in locked:
+        assert hashes, f"no hash: {pin}"
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", value.strip()) for value in hashes), pin
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--require-hashes -r requirements.lock" in makefile
+    assert "--no-deps --no-build-isolation -e ." in makefile
+
+
 def test_requirements_have_a_lower_bound_and_no_upper_one():
     for requirement in DIRECT:
         assert {s.operator for s in requirement.specifier} == {">="}, requirement

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def test_the_history_has_every_step_once(whole):
 
 def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
     content = json.loads((whole / "config.json").read_text())
+    images = data.load(image_folder, image_size=16, channels=1).images
     assert content == {
         "version": dcganlib.__version__,
         "data": str(image_folder),
@@ -90,6 +92,7 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "crop": None,
         "count": None,
         "classes": 0,
+        "contents": f"20 images of 1x16x16, crc32 {zlib.crc32(images.numpy()):08x}",
     }
     assert runs.read_config(whole).train == CONFIG
 

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # runs.Stopped knows more
-        said = str(stopped) or "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
+        said = str(stopped) or "interrupted"
+        if said == "interrupted" and options.command in (_train, _resume):
+            said = "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
         if _is_first():
             print(f"\ndcganlib: {said}", file=sys.stderr)
         return getattr(stopped, "exit_code", 130)

@@ -119,12 +119,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs, team
+    from dcganlib import fast, runs
 
-    with team.joined():
-        if team.first(lambda: runs.read_config(options.run)).train.fast:
-            fast.keep_memory()
-        out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    fast.keep_memory()
+    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
     if _is_first():
         print(f"wrote {out}")
     return 0

@@ -1,5 +1,6 @@
 # Two commands matter: `make book` renders the book, `make test` checks everything. Both first make
-# .venv with the pinned set; later calls reuse it until pyproject.toml or constraints.txt change.
+# .venv with the pinned set, each file of it checked against the hash in requirements.lock; later calls
+# reuse it until pyproject.toml or requirements.lock change.
 
 PYTHON   ?= python3
 PORT     ?= 8000
@@ -16,11 +17,12 @@ PAGE := _build/html/index.html
 help:    ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-$(DONE): pyproject.toml constraints.txt
+$(DONE): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 ...")'
 	@echo "Installing the pinned set into .venv: several minutes and up to 6 GB, once."
 	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,faces,test]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(DONE)
 
 book: $(DONE)    ## render the book to _build/html, warnings as errors
@@ -59,9 +61,10 @@ stamp: $(DONE)    ## repeat the repository's address of _config.yml wherever it 
 serve: book    ## serve the book on this machine, PORT=8000
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-lock: $(DONE)    ## resolve constraints.txt anew, keeping its pins where it can; LOCK=--upgrade for the newest
+lock: $(DONE)    ## resolve the pinned set anew, keeping its pins where it can; LOCK=--upgrade for the newest
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" $(LOCK) -o constraints.txt pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" --generate-hashes -c constraints.txt -o requirements.lock pyproject.toml
 
 clean:    ## remove what was rendered and cached; .venv stays
-	@rm -rf _build .pytest_cache .ruff_cache .coverage
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage

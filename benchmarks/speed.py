@@ -129,7 +129,7 @@ class Way:
         config: Of ``TrainConfig``, for ours.
         step: Keywords of ``plain_steps``, for the others.
         stand_ins: Faster layers for the others: "dropout", "dft" (transposed convolutions with stride 1),
-            "dense" (convolutions from and to a single pixel).
+            "dense" (convolutions from and to a single pixel), "strided" (those with stride 2).
         channels_last: Whether the networks of the others lie in memory so.
         workers: Processes of the DataLoader.
     """
@@ -162,6 +162,7 @@ TRICKS: dict[str, tuple[Way, Way]] = {  # without and with
     "dropout from cheap random bits": (PLAIN, replace(PLAIN, stand_ins=("dropout",))),
     "5x5 layer by DFT": (PLAIN, replace(PLAIN, stand_ins=("dft",))),
     "single-pixel layers as matrix products": (PLAIN, replace(PLAIN, stand_ins=("dense",))),
+    "strided layers as matrix products, in bfloat16": (BFLOAT16, replace(BFLOAT16, stand_ins=("strided",))),
     "memory kept by the allocator": (PLAIN, replace(PLAIN, keep_memory=True)),
     "bfloat16": (PLAIN, BFLOAT16),
     "channels-last": (PLAIN, replace(PLAIN, channels_last=True)),
@@ -172,7 +173,11 @@ TRICKS: dict[str, tuple[Way, Way]] = {  # without and with
     "fused Adam": (PLAIN, replace(PLAIN, step={"adam": "fused"})),
     "foreach Adam": (PLAIN, replace(PLAIN, step={"adam": "foreach"})),
 }
-ONLY_28 = ("dropout from cheap random bits", "5x5 layer by DFT")
+ONLY = {  # the networks that have such layers
+    "dropout from cheap random bits": "28px",
+    "5x5 layer by DFT": "28px",
+    "strided layers as matrix products, in bfloat16": "64px",
+}
 EAGER = replace(OURS_BF16, config={"fast": False, "compile": False})
 COMPILED = {
     "torch.compile": (replace(OURS, config={"compile": False}), replace(OURS, config={"compile": True})),
@@ -359,6 +364,8 @@ def _kind(module: nn.Module) -> str | None:
         return "dft"
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.stride == (1, 1):
         return "dense"
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.stride == (2, 2):
+        return "strided"
     return None
 
 
@@ -574,7 +581,7 @@ def measure(bench: Bench) -> None:
         chosen = TRICKS | (COMPILED if options.compile or device.type == "cuda" else {})
         for network in ("28px", "64px"):
             for name, pair in chosen.items():
-                if network == "28px" or name not in ONLY_28:
+                if ONLY.get(name, network) == network:
                     tricks.append(bench.trick(network, name, *pair))
     about = {"machine": machine(device), "epoch": EPOCH, "start": start, "rows": rows, "tricks": tricks}
     about["over_tensorflow"] = over_tensorflow(rows)

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"dcganlib: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # runs.Stopped knows more
-        said = str(stopped) or "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
+        said = str(stopped) or "interrupted"
+        if said == "interrupted" and options.command in (_train, _resume):
+            said = "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
         if _is_first():
             print(f"\ndcganlib: {said}", file=sys.stderr)
         return getattr(stopped, "exit_code", 130)
@@ -117,12 +119,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs, team
+    from dcganlib import fast, runs
 
-    with team.joined():
-        if team.first(lambda: runs.read_config(options.run)).train.fast:
-            fast.keep_memory()
-        out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    fast.keep_memory()
+    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
     if _is_first():
         print(f"wrote {out}")
     return 0

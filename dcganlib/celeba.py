@@ -114,7 +114,7 @@ def read(
                 f"{folder} has no {PARTITION}, which says what is {split!r}: put it there, or ask for the "
                 f"split 'all'. {_advice()}"
             )
-        listed = len((folder / PARTITION).read_text(encoding="utf-8-sig").split()) // 2
+        listed = len(_text(folder / PARTITION).split()) // 2
         if len(names) < min(among or listed, listed):
             warnings.warn(
                 f"{folder / PARTITION} lists {listed:,} images, {source.path} has {len(at):,}: "
@@ -188,7 +188,7 @@ def write_faces(folder: str | Path, count: int, seed: int = 0, workers: int | No
     images.mkdir(parents=True, exist_ok=True)
     listed: list[str] = []
     if (folder / IDENTITIES).is_file():
-        listed = (folder / IDENTITIES).read_text(encoding="utf-8").splitlines()
+        listed = _text(folder / IDENTITIES).splitlines()
     if any(line.split()[1:] != [str(identity)] for line, identity in zip(listed, first, strict=False)):
         raise ValueError(f"{folder} holds other faces than those of seed {seed}: name another folder")
     if len(listed) < count:
@@ -246,7 +246,7 @@ def _table(path: Path, names: list[str], *, header: bool = True) -> tuple[np.nda
     """The rows of a text file that belong to ``names``, as integers, and the names of its columns."""
     if not path.is_file():
         return None, ()
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    lines = _text(path).split("\n")
     columns: tuple[str, ...] = ()
     if header:
         columns, lines = tuple(lines[1].split()) if len(lines) > 1 else (), lines[2:]
@@ -263,6 +263,13 @@ def _table(path: Path, names: list[str], *, header: bool = True) -> tuple[np.nda
     if values.shape[1] != expected:
         raise ValueError(f"{path} should have {expected} columns and has {values.shape[1]}")
     return values, columns
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _advice() -> str:

@@ -98,13 +98,15 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
     """
     content = _read(Path(path))
     with _naming(path):
-        generator = _generator(content["generator"]).to(device)
-        discriminator = Discriminator(**_arguments(content["discriminator"])).to(device)
-        for network, weights in zip((generator, discriminator), content["weights"], strict=True):
+        with torch.device("meta"):  # without memory until the weights are known to fit
+            pair = _generator(content["generator"]), Discriminator(**_arguments(content["discriminator"]))
+        for network, weights in zip(pair, content["weights"], strict=True):
             _fill(network, weights)
-        state = start(generator, discriminator, TrainConfig(**content["config"]))
+            network.to(device)
+        state = start(*pair, TrainConfig(**content["config"]))
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
+            _check_moments(optimizer, saved)
             optimizer.load_state_dict(saved)
         for scaler, saved in zip((state.g_scaler, state.d_scaler), content.get("scalers", ()), strict=False):
             scaler.load_state_dict(saved)
@@ -112,6 +114,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
             _fill(state.averaged, content["averaged"])
         state.rng.set_state(content["rng"])
         state.step = content["step"]
+        _check_progress(state.step, content["history"])
         return state, content["history"]
 
 
@@ -206,7 +209,7 @@ def load_network(
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
         header = json.loads(metadata.get("dcganlib", "null"))
         tensors = from_bytes(content)
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} is no safetensors file, or is damaged: {error}") from error
     if not isinstance(header, dict):
         raise DamagedError(f"{path} was not written by dcganlib: its header has no description of a {kind}")
@@ -219,7 +222,8 @@ def load_network(
     if kind not in header:
         raise ValueError(f"{path} holds another kind of network, not a {kind}")
     with _naming(path):
-        network = make(header[kind])
+        with torch.device("meta"):  # as in `load`
+            network = make(header[kind])
         _fill(network, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
         return network.eval(), header["about"]
 
@@ -264,6 +268,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not whole:
         raise DamagedError(f"{path} is no checkpoint, or is damaged: it does not match its checksum")
     try:
+        _refuse_packed(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # many kinds; a message of torch's may advise what is dangerous
         raise DamagedError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
@@ -280,6 +285,13 @@ def _parts_are_whole(content: bytes) -> bool:
             return archive.testzip() is None
     except Exception:  # many kinds, from BadZipFile to UnicodeDecodeError
         return False
+
+
+def _refuse_packed(content: bytes) -> None:
+    """Refuse an archive that unpacks to more than it is; what ``save`` writes is not packed."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(part.file_size for part in archive.infolist()) > len(content):
+            raise zipfile.BadZipFile
 
 
 def _refuse_lost(networks: dict[str, nn.Module], step: int) -> None:
@@ -310,7 +322,46 @@ def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
     ]
     if differences:
         raise ValueError("; ".join(differences))
+    if next(network.parameters()).is_meta:
+        network.to_empty(device="cpu")
     network.load_state_dict(weights)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Refuse numbers of Adam's that do not fit the parameters, which torch would find at the next step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = saved["state"]
+    if moments and set(moments) != set(range(len(parameters))):
+        raise ValueError(f"Adam has moments of {len(moments)} parameters, not of {len(parameters)}")
+    for index, parameter in enumerate(parameters if moments else []):
+        for name, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
+            value = moments[index][name]
+            if value.shape != shape or not value.is_floating_point() or value.layout != torch.strided:
+                raise ValueError(f"Adam's {name} has shape {tuple(value.shape)}, not {tuple(shape)}")
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        for name in ("lr", "betas", "eps", "weight_decay"):
+            if not _alike(group[name], own[name]):
+                raise ValueError(f"Adam's {name} is {group[name]!r}")
+
+
+def _alike(value: object, other: object) -> bool:
+    """Whether both are numbers, or pairs of numbers."""
+    if isinstance(other, tuple):
+        return (
+            isinstance(value, (tuple, list)) and len(value) == len(other) and all(map(_alike, value, other))
+        )
+    return type(value) in (int, float)
+
+
+def _check_progress(step: object, history: object) -> None:
+    """Refuse a step that is no count, or a history that is no list of rows of numbers."""
+    if type(step) is not int or step < 0:
+        raise ValueError(f"the step is {step!r}")
+    if not isinstance(history, list):
+        raise ValueError(f"the history is {history!r}")
+    for row in history:
+        if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+            raise ValueError(f"a row of the history is {row!r}")
 
 
 @contextmanager
@@ -318,7 +369,7 @@ def _naming(path: str | Path) -> Iterator[None]:
     """Say which file it was when a part is missing or does not fit the others."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise ValueError(
             f"{path} is incomplete or from another version ({type(error).__name__}: {reason})"
@@ -326,8 +377,11 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _check_format(path: Path, content: dict[str, Any]) -> None:
-    if content.get("format") != FORMAT:
+    number = content.get("format")
+    if type(number) not in (int, type(None)):
+        raise DamagedError(f"{path} was not written by dcganlib: its format is no number")
+    if number != FORMAT:
         raise ValueError(
-            f"{path} has format {content.get('format')}; this version of dcganlib reads format {FORMAT}: "
+            f"{path} has format {number}; this version of dcganlib reads format {FORMAT}: "
             "update dcganlib, or use the version that wrote it"
         )

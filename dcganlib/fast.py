@@ -11,12 +11,15 @@ import ctypes
 import os
 import sys
 from functools import cache
+from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 WORD = 1 << 16  # values of the 16 random bits that decide on one unit
+MANY = 256  # channels from which a strided convolution in half precision is faster as a matrix product
 
 
 def accelerate(network: nn.Module) -> nn.Module:
@@ -83,42 +86,153 @@ class Dropout(nn.Dropout):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """A transposed convolution as a matrix product where it starts from one pixel; else see ``_by_dft``."""
+    """A transposed convolution as matrix products, where that is faster.
+
+    From one pixel it is a single product. With stride 1 on small maps see ``_by_dft``; of many channels in
+    half precision see ``_Spread``.
+    """
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer to (N, C, H, W)."""
-        size, kernel, padding = maps.shape[-1], self.kernel_size[0], self.padding[0]
-        square = maps.shape[-2] == size and self._is_simple() and output_size is None
-        if square and size == 1 and padding == 0:
+        size, kernel, stride, padding = maps.shape[-1], self.kernel_size[0], self.stride[0], self.padding[0]
+        if output_size is not None or not _is_square(self, maps):
+            return super().forward(maps, output_size)
+        extra, half = self.output_padding[0], _half(maps)
+        if size == 1 and (padding, extra) == (0, 0):
             product = maps.flatten(1) @ self.weight.flatten(1)
             grown = product.view(len(maps), self.out_channels, kernel, kernel)
-        elif square and self.stride == (1, 1) and _pays(size, kernel, padding):
+        elif (stride, extra) == (1, 0) and _pays(size, kernel, padding):
             grown = _by_dft(maps, self.weight, padding)
+        elif half and self.in_channels >= MANY and extra <= padding:
+            grown = _Spread.apply(maps.to(half), self.weight.to(half), stride, padding, extra)
         else:
-            return super().forward(maps, output_size)
+            return super().forward(maps)
         return grown if self.bias is None else grown + self.bias[:, None, None].to(grown.dtype)
-
-    def _is_simple(self) -> bool:
-        """Whether all there is to it are a square kernel, a stride and a padding."""
-        return (
-            (self.groups, self.dilation, self.output_padding) == (1, (1, 1), (0, 0))
-            and self.kernel_size[0] == self.kernel_size[1]
-            and self.padding[0] == self.padding[1]
-        )
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution as a matrix product where its kernel covers the whole map."""
+    """A convolution as matrix products: where its kernel covers the whole map, and see ``_Gather``."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Apply the layer to (N, C, H, W)."""
-        whole = tuple(maps.shape[-2:]) == self.kernel_size and self.padding == (0, 0)
-        if not whole or self.groups != 1 or self.dilation != (1, 1):
+        if not _is_square(self, maps):
             return super().forward(maps)
-        return nn.functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        half = _half(maps)
+        if maps.shape[-1] == self.kernel_size[0] and self.padding == (0, 0):
+            product = nn.functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)
+            return product[:, :, None, None]
+        if half and self.out_channels >= MANY:
+            found = _Gather.apply(maps.to(half), self.weight.to(half), self.stride[0], self.padding[0])
+            return found if self.bias is None else found + self.bias[:, None, None].to(half)
+        return super().forward(maps)
 
 
 _STAND_INS = {nn.Dropout: Dropout, nn.ConvTranspose2d: ConvTranspose2d, nn.Conv2d: Conv2d}
+
+
+class _Gather(torch.autograd.Function):
+    """A convolution as one product: all patches of the maps, a row each, times the weight.
+
+    What the product costs grows with the output channels and what the copy costs does not, so it pays where
+    there are many. In half precision torch's own backward pass is slow there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.grid = weight.shape[-1], stride, padding
+        patches, (height, width) = _patches(maps, *ctx.grid)
+        return _maps(patches @ _matrix(weight).T, len(maps), height, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (maps, weight), found = ctx.saved_tensors, [None, None]
+        if ctx.needs_input_grad[0]:
+            found[0] = _overlapped(_rows(grad) @ _matrix(weight), maps.shape, grad.shape, *ctx.grid)
+        if ctx.needs_input_grad[1]:
+            product = _rows(grad).T @ _patches(maps, *ctx.grid)[0]
+            found[1] = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+        return *found, None, None
+
+
+class _Spread(torch.autograd.Function):
+    """A transposed convolution as one product: each pixel becomes a patch, and the patches are added up."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int, extra: int) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        ctx.grid = weight.shape[-1], stride, padding
+        sides = [(side - 1) * stride + weight.shape[-1] - 2 * padding + extra for side in maps.shape[2:]]
+        shape = (len(maps), weight.shape[1], *sides)
+        return _overlapped(_rows(maps) @ _matrix(weight), shape, maps.shape, *ctx.grid)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (maps, weight), found = ctx.saved_tensors, [None, None]
+        patches, (height, width) = _patches(grad, *ctx.grid)
+        if ctx.needs_input_grad[0]:
+            found[0] = _maps(patches @ _matrix(weight).T, len(maps), height, width)
+        if ctx.needs_input_grad[1]:
+            product = _rows(maps).T @ patches
+            found[1] = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+        return *found, None, None, None
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(N, C, H, W) as a matrix with a row for each pixel."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(rows: Tensor, count: int, height: int, width: int) -> Tensor:
+    """The way back from ``_rows``."""
+    return rows.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """(A, B, K, K) as a matrix with a row for each of A, in the order of the patches."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _patches(maps: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tensor, tuple[int, int]]:
+    """All patches that a kernel meets, a row each, and how many lie below and beside each other."""
+    padded = nn.functional.pad(maps.permute(0, 2, 3, 1), (0, 0, *4 * [padding]))
+    found = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (N, h, w, C, K, K)
+    count, height, width, channels = found.shape[:4]
+    rows = found.permute(0, 1, 2, 4, 5, 3).reshape(count * height * width, kernel * kernel * channels)
+    return rows, (height, width)
+
+
+def _overlapped(
+    rows: Tensor, shape: torch.Size, grid: torch.Size, kernel: int, stride: int, padding: int
+) -> Tensor:
+    """The way back from ``_patches``: each at its place in maps of ``shape``, added where they overlap."""
+    (count, channels, height, width), (_, _, down, across) = shape, grid
+    patches = rows.view(count, down, across, kernel, kernel, channels)
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    padded = (count, height + 2 * padding, width + 2 * padding, channels)
+    summed = torch.zeros(padded, dtype=exact, device=rows.device)
+    for i in range(kernel):
+        for j in range(kernel):
+            below, beside = slice(i, i + stride * down, stride), slice(j, j + stride * across, stride)
+            summed[:, below, beside] += patches[:, :, :, i, j]
+    kept = summed[:, padding : padding + height, padding : padding + width]
+    return kept.to(rows.dtype).permute(0, 3, 1, 2)
+
+
+def _is_square(layer: nn.Conv2d | nn.ConvTranspose2d, maps: Tensor) -> bool:
+    """Whether map, kernel, stride and padding are square, and there are no groups and no dilation."""
+    pairs = (maps.shape[-2:], layer.kernel_size, layer.stride, layer.padding, layer.output_padding)
+    square = all(len(pair) == 2 and pair[0] == pair[1] for pair in pairs)  # padding may be a word
+    return square and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
+
+
+def _half(maps: Tensor) -> torch.dtype | None:
+    """The type that a layer computes in here, where it has 16 bits."""
+    kind = maps.device.type
+    used = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else maps.dtype
+    return used if used in (torch.bfloat16, torch.float16) else None
 
 
 def _by_dft(maps: Tensor, weight: Tensor, padding: int) -> Tensor:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
             head = file.read(512).lstrip().lower()
@@ -113,10 +114,10 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
                 "is a web page, not the archive. The host answers with such a page when its download quota "
                 "is used up, or when it wants a confirmation: download it in a browser, or try again tomorrow"
             )
-        elif head.startswith(b"pk"):
+        elif head.startswith(b"pk") and isinstance(error, zipfile.BadZipFile):
             kind = f"breaks off after {size:,} bytes: the download was not completed. Delete it and try again"
         else:
-            kind = "is no zip archive"
+            kind = "is no zip archive, or is damaged"
         raise ValueError(f"{path} {kind}. {about}".rstrip()) from error
 
 
@@ -186,7 +187,7 @@ def decode(
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     stem = f"{len(source.names)}x{channels}x{image_size}-crop{crop or 0}-{key[:8]}"
     for folder in _folders(source) if cache else ():
-        found = _open_cache(folder / stem, key)
+        found = _open_cache(folder / stem, key, len(source.names), (channels, image_size, image_size))
         if found is not None:
             _refuse(source, found.skipped, strict)
             return found
@@ -215,12 +216,12 @@ def decode(
         _refuse_empty(source, kept, skipped)
         return Decoded(pixels, kept, skipped)
     write_atomically((place / stem).with_suffix(".u8"), fill)
-    shape = (len(kept), channels, image_size, image_size)
+    shape = (channels, image_size, image_size)
     about = {"key": key, "source": _label(source), "state": state}
-    about |= {"shape": shape, "kept": kept, "skipped": skipped}
+    about |= {"shape": (len(kept), *shape), "kept": kept, "skipped": skipped}
     write_text((place / stem).with_suffix(".json"), json.dumps(about))  # from now on the cache counts
     _drop_stale(place, source, state)
-    return _open_cache(place / stem, key)
+    return _open_cache(place / stem, key, len(source.names), shape)
 
 
 def processors() -> int:
@@ -355,18 +356,19 @@ def _folders(source: Source) -> Iterator[Path]:
     yield Path("~/.cache/dcganlib").expanduser() / "decoded" / where
 
 
-def _open_cache(stem: Path, key: str) -> Decoded | None:
+def _open_cache(stem: Path, key: str, names: int, shape: tuple[int, int, int]) -> Decoded | None:
     """A cache that is whole and belongs to the key, or nothing."""
     about, pixels = stem.with_suffix(".json"), stem.with_suffix(".u8")
     try:
         found = json.loads(about.read_text(encoding="utf-8"))
-        shape = tuple(found["shape"])
-        if found["key"] != key or pixels.stat().st_size != np.prod(shape):
+        kept, skipped = found["kept"], [(name, reason) for name, reason in found["skipped"]]
+        if found["key"] != key or pixels.stat().st_size != len(kept) * np.prod(shape):
+            return None
+        if sorted({*kept} & {*range(names)}) != kept or len(kept) + len(skipped) != names:
             return None
         # Copy on write: whoever changes the array changes a page of memory, never the file.
-        array = np.memmap(pixels, np.uint8, "c", shape=shape)
-        return Decoded(array, found["kept"], [tuple(pair) for pair in found["skipped"]])
-    except (OSError, ValueError, KeyError, TypeError):  # none there, or not whole: decode again
+        return Decoded(np.memmap(pixels, np.uint8, "c", shape=(len(kept), *shape)), kept, skipped)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none there, or damaged
         return None
 
 
@@ -383,7 +385,7 @@ def _drop_stale(place: Path, source: Source, state: str) -> None:
 
 def _refuse(source: Source, skipped: Sequence[tuple[str, str]], strict: bool) -> None:
     if skipped and strict:
-        raise ValueError(f"cannot read the image {source.path / skipped[0][0]}: {skipped[0][1]}")
+        raise ValueError(f"cannot read the image {source.path}/{skipped[0][0]}: {skipped[0][1]}")
 
 
 def _refuse_empty(source: Source, kept: list[int], skipped: list[tuple[str, str]]) -> None:

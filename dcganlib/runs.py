@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -52,6 +53,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 DEFAULT_EPOCHS = 25
 GRID = 64  # images in a sample grid
+COLUMNS = ("step", "epoch", "d_loss", "g_loss", "d_real", "d_fake")  # of a history
 REPORT = 20  # steps between two looks at the losses, for which a GPU must catch up
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -83,6 +85,7 @@ class RunConfig:
         train: The settings of the training loop.
         crop, count: As given to ``data.load``.
         classes: Kinds of label that both networks are told; 0 where they are told none.
+        contents: How many images the set had, of which shape, and a checksum; None in older runs.
     """
 
     data: str
@@ -97,6 +100,7 @@ class RunConfig:
     crop: int | None = None
     count: int | None = None
     classes: int = 0
+    contents: str | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,7 @@ def run(
                 crop,
                 count,
                 classes,
+                team.first(lambda: _contents(found)),
             )
             check_loader(state, loader)
             if team.rank() == 0:
@@ -276,7 +281,8 @@ def resume(
 ) -> Path:
     """Go on from a run's last checkpoint, as if it had never stopped; under torchrun with all its processes.
 
-    Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside.
+    Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside. A set
+    that is not what it was when the run began is a warning too.
 
     Args:
         folder: The run's folder.
@@ -307,7 +313,10 @@ def resume(
             _refuse_other(folder, settings, state)
             target = settings.steps if steps is None else steps
             if target < state.step:
-                raise ValueError(f"{folder} is at step {state.step} already, steps {target} lie behind it")
+                raise ValueError(
+                    f"{folder} is at step {state.step} already, steps {target} lie behind it: give more than "
+                    f"{state.step} to go on"
+                )
             if team.rank() == 0:
                 _refuse_full_disk(folder, state)
             check_length(state.config, target)
@@ -320,8 +329,16 @@ def resume(
                 crop=settings.crop,
                 count=settings.count,
             )
-            loader = _loader(team.in_turn(load), state.config, settings.classes, place)
-            settings = replace(settings, steps=target)
+            found = team.in_turn(load)
+            loader = _loader(found, state.config, settings.classes, place)
+            contents = team.first(lambda: _contents(found))
+            if contents != (settings.contents or contents):
+                warnings.warn(
+                    f"{settings.data} has changed since {folder} began: it was {settings.contents}, it is "
+                    f"{contents}. Going on with what is there now",
+                    stacklevel=2,
+                )
+            settings = replace(settings, steps=target, contents=settings.contents or contents)
             if team.rank() == 0:
                 _write_config(folder, settings)
         _advance(folder, settings, state, loader, history, check)
@@ -381,10 +398,14 @@ def read(folder: str | Path) -> Run:
     try:
         with open(history_file, newline="", encoding="utf-8") as file:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        lost = [name for name in COLUMNS if history and name not in history[0]]
+        if lost:
+            raise ValueError(f"it has no column {lost[0]}")
     except (ValueError, TypeError, csv.Error) as error:  # not a number, a row too short or too long, not text
         raise ValueError(f"{history_file} is damaged: {error}") from error
     if not history:
         raise ValueError(f"{history_file} is damaged: it has no rows")
+    read_config(folder)  # so that what is wrong is said here
     return Run(folder, _read_json(folder / "config.json"), history, generator, averaged)
 
 
@@ -402,7 +423,9 @@ def read_config(folder: str | Path) -> RunConfig:
     content = _read_json(path)
     try:
         content.pop("version", None)
-        return RunConfig(**{**content, "train": TrainConfig(**content["train"])})
+        settings = RunConfig(**{**content, "train": TrainConfig(**content["train"])})
+        _check_settings(settings)
+        return settings
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
@@ -684,11 +707,28 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no text
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings")
     return content
+
+
+def _check_settings(settings: RunConfig) -> None:
+    """Refuse settings that no run has; those of the networks are left to ``models.build``."""
+    for name in ("data", "architecture", "contents"):
+        value = getattr(settings, name)
+        if not isinstance(value, str) and (name, value) != ("contents", None):
+            raise ValueError(f"{name} must be a text, got {value!r}")
+    needed = ("steps", "image_size", "channels", "checkpoint_every", "sample_every")
+    for name in (*needed, "base_channels", "crop", "count", "classes"):
+        value = getattr(settings, name)
+        if value is None and name not in (*needed, "classes"):
+            continue
+        if type(value) is not int:
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if value < (name != "classes"):
+            raise ValueError(f"{name} must be at least {int(name != 'classes')}, got {value}")
 
 
 def _find(folder: str | Path) -> Path:
@@ -706,6 +746,15 @@ def _loader(found: data.ImageSet, config: TrainConfig, classes: int, place: torc
     return data.make_loader(
         found.images, config.batch_size, labels=labels, rng=_rng(config.seed, 1), device=place
     )
+
+
+def _contents(found: data.ImageSet) -> str:
+    """What tells one state of a set from another, in words."""
+    count, *shape = found.images.shape
+    checksum = zlib.crc32(found.images.contiguous().numpy())
+    if found.labels is not None:
+        checksum = zlib.crc32(found.labels.contiguous().numpy(), checksum)
+    return f"{count:,} images of {'x'.join(map(str, shape))}, crc32 {checksum:08x}"
 
 
 def _refuse_used(out: Path) -> None:

@@ -80,6 +80,12 @@ class TrainConfig:
     sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "seed", "decay_start", "decay_steps"):
+            if type(getattr(self, name)) is not int:  # NumPy's would be in the way of loading the checkpoint
+                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+        for name in ("g_lr", "d_lr", "beta1", "beta2", "ema", "weight_decay"):
+            if type(getattr(self, name)) not in (int, float):
+                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         for name in ("g_lr", "d_lr"):
@@ -335,9 +341,10 @@ def check_loader(state: TrainState, loader: Loader) -> None:
         for network in (state.generator, state.discriminator):
             for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
                 if layer.norm == "unit" or (layer.norm is not None and pixels == 1):
+                    advice = "use a larger one" if size == 1 else "use another batch_size, or drop_last=True"
                     raise ValueError(
                         f"batch_size {size} on {count} images makes a batch of 1, and batch norm over single "
-                        "units needs 2: use another batch_size, or drop_last=True"
+                        f"units needs 2: {advice}"
                     )
 
 

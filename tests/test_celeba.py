@@ -176,6 +176,15 @@ def test_a_text_file_that_does_not_fit_is_named(small, name, old, new, words):
         celeba.read(small)
 
 
+def test_a_text_file_that_is_no_text_is_named(small):
+    for name in (PARTITION, ATTRIBUTES, LANDMARKS, IDENTITIES):
+        content = (small / name).read_bytes()
+        (small / name).write_bytes(content[:20] + b"\xff" + content[20:])
+        with pytest.raises(ValueError, match=f"{name} is damaged: 'utf-8' codec"):
+            celeba.read(small)
+        (small / name).write_bytes(content)
+
+
 def test_an_empty_text_file_is_damaged(small):
     (small / ATTRIBUTES).write_text("")
     with pytest.raises(ValueError, match=f"{ATTRIBUTES} has no line for 000001.jpg"):

@@ -1,11 +1,14 @@
 """Saving and loading: bit for bit, whole after any crash, and never the code of a stranger."""
 
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -380,3 +383,104 @@ def test_weights_that_do_not_fit_their_description_are_refused_by_name(tiny_pair
     save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors", metadata=header)
     with pytest.raises(ValueError, match=r"a\.safetensors"):
         load_generator(tmp_path / "a.safetensors")
+
+
+# Files whose checksum is right and whose content is not
+
+
+@pytest.fixture
+def forge(begin, tmp_path):
+    """Write a checkpoint after two steps, its content edited: ``forge(edit)``."""
+    state, loader = begin()
+    history = list(train(state, loader, 2))
+    save(tmp_path / "whole.pt", state, history)
+
+    def write(edit):
+        content = torch.load(tmp_path / "whole.pt", weights_only=True)
+        edit(content)
+        archive = io.BytesIO()
+        torch.save(content, archive)
+        (tmp_path / "forged.pt").write_bytes(checkpoint._sealed(archive))
+        return tmp_path / "forged.pt"
+
+    load(write(lambda content: None))
+    return write
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda c: c.update(step="2"), "the step is '2'"),
+        (lambda c: c.update(step=torch.ones(3)), "the step is tensor"),
+        (lambda c: c.update(step=-1), "the step is -1"),
+        (lambda c: c.update(history={}), "the history is {}"),
+        (lambda c: c["history"].append(3), "a row of the history is 3"),
+        (lambda c: c["history"][0].update(d_loss=None), "a row of the history is {'step': 1"),
+        (lambda c: c.update(format=torch.ones(3)), "its format is no number"),
+        (lambda c: c.update(format=True), "its format is no number"),
+        (lambda c: c["config"].update(batch_size=4.5), "batch_size must be a whole number"),
+        (lambda c: c["optimizers"][0]["state"].pop(0), r"Adam has moments of \d parameters, not of \d"),
+        (
+            lambda c: c["optimizers"][1]["state"][0].update(exp_avg=torch.ones(3)),
+            r"exp_avg has shape \(3,\), not",
+        ),
+        (lambda c: c["optimizers"][1]["param_groups"][0].update(lr=torch.ones(2)), "Adam's lr is tensor"),
+        (lambda c: c["optimizers"][1]["param_groups"][0].update(betas=0.5), "Adam's betas is 0.5"),
+        (lambda c: c["generator"]["layers"][0].update(channels=2**40), "has shape"),
+        (lambda c: c["generator"]["layers"][0].update(channels=10**30), "incomplete or from another version"),
+    ],
+)
+def test_a_value_of_another_kind_or_size_is_refused_by_name(forge, edit, words):
+    path = forge(edit)
+    with pytest.raises(ValueError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is_is_refused(forge, tmp_path):
+    archive = io.BytesIO()
+    whole = zipfile.ZipFile(forge(lambda content: None))
+    with whole, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+        packed.writestr("archive/data/99", bytes(10**7))
+    (tmp_path / "bomb.pt").write_bytes(checkpoint._sealed(archive))
+    with pytest.raises(
+        checkpoint.DamagedError, match=r"bomb\.pt is no checkpoint, or is damaged \(BadZipFile\)"
+    ):
+        load(tmp_path / "bomb.pt")
+
+
+def test_a_header_that_nests_too_deep_or_asks_for_any_memory_is_refused_by_name(tiny_pair, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_generator(path, tiny_pair()[0])
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+
+    def rewritten(header):
+        made = len(header).to_bytes(8, "little") + header + content[8 + length :]
+        told = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["dcganlib"])["sha256"]
+        made = made.replace(told.encode(), checkpoint.BLANK.encode())
+        return made.replace(checkpoint.BLANK.encode(), sha256(made).hexdigest().encode(), 1)
+
+    header = json.loads(content[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["dcganlib"])
+    about["generator"]["layers"][0]["channels"] = 2**40
+    huge = {**header, "__metadata__": {"dcganlib": json.dumps(about)}}
+    deep = {**header, "__metadata__": {"dcganlib": "[" * 10**5}}
+    for changed, words in ((huge, "has shape"), (deep, "is damaged: maximum recursion")):
+        path.write_bytes(rewritten(json.dumps(changed).encode()))
+        with pytest.raises(ValueError, match=words) as caught:
+            load_generator(path)
+        assert str(path) in str(caught.value)
+    path.write_bytes(rewritten(b"[" * 10**5))
+    with pytest.raises(checkpoint.DamagedError, match=r"a\.safetensors is no safetensors file"):
+        load_generator(path)
+
+
+def test_loading_leaves_torchs_own_randomness_alone(begin, tmp_path):
+    state, _ = begin()
+    save(tmp_path / "a.pt", state)
+    before = torch.get_rng_state()
+    load(tmp_path / "a.pt")
+    assert torch.equal(torch.get_rng_state(), before)

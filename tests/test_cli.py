@@ -133,6 +133,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "sync_batch_norm": True,
     }
     content.pop("version")
+    assert content.pop("contents").startswith("19 images of 3x17x17, crc32 ")
     assert content == {
         "data": str(image_folder),
         "architecture": "dcgan",
@@ -388,6 +389,19 @@ def test_two_damaged_checkpoints_are_one_line(call, image_folder, tmp_path, caps
     assert "checkpoint.pt is no checkpoint, or is damaged" in complaint
     assert "checkpoint-previous.pt is no checkpoint, or is damaged" in complaint
     assert len(complaint.splitlines()) == 1
+
+
+def test_only_commands_that_train_point_to_resume(call, monkeypatch):
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    for name in ("run", "resume", "sample"):
+        monkeypatch.setattr(runs, name, interrupted)
+    said = {words[0]: call(*words) for words in (("train", "mnist"), ("resume", "x"), ("sample", "mnist"))}
+    assert {code for code, _, _ in said.values()} == {130}
+    assert said["sample"][2] == "dcganlib: interrupted"
+    hint = "dcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
+    assert said["train"][2] == said["resume"][2] == hint
 
 
 def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_path, monkeypatch):

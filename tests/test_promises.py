@@ -603,6 +603,8 @@ def test_a_batch_of_one_under_batch_norm_over_single_units_is_refused_before_any
         loader = make_loader(images, size, drop_last=drop_last)
         with pytest.raises(ValueError, match=f"batch_size {size} on 5 images makes a batch of 1, and batch"):
             next(train.train(state, loader))
+    with pytest.raises(ValueError, match="needs 2: use a larger one$"):  # drop_last is of no help here
+        next(train.train(state, make_loader(images, 1)))
     assert state.step == 0
     assert len(list(train.train(state, make_loader(images, 4), 1))) == 1
 

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def test_the_history_has_every_step_once(whole):
 
 def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
     content = json.loads((whole / "config.json").read_text())
+    images = data.load(image_folder, image_size=16, channels=1).images
     assert content == {
         "version": dcganlib.__version__,
         "data": str(image_folder),
@@ -90,6 +92,7 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "crop": None,
         "count": None,
         "classes": 0,
+        "contents": f"20 images of 1x16x16, crc32 {zlib.crc32(images.numpy()):08x}",
     }
     assert runs.read_config(whole).train == resolve(CONFIG, torch.device("cpu"))
 
@@ -185,7 +188,9 @@ def test_a_finished_run_is_left_as_it_is_by_resume(train_discs):
 
 def test_resume_refuses_to_go_back(whole):
     before = contents(whole)
-    with pytest.raises(ValueError, match="at step 10 already, steps 9 lie behind"):
+    with pytest.raises(
+        ValueError, match="at step 10 already, steps 9 lie behind it: give more than 10 to go on"
+    ):
         runs.resume(whole, steps=9)
     assert contents(whole) == before
 
@@ -207,6 +212,58 @@ def test_a_config_that_lacks_a_setting_is_called_damaged(tmp_path):
     (tmp_path / "config.json").write_text('{"data": "mnist"}')
     with pytest.raises(ValueError, match=r"config\.json"):
         runs.resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("steps", "10", "steps must be a whole number, got '10'"),
+        ("image_size", 16.5, "image_size must be a whole number, got 16.5"),
+        ("checkpoint_every", 0, "checkpoint_every must be at least 1, got 0"),
+        ("classes", True, "classes must be a whole number, got True"),
+        ("classes", -1, "classes must be at least 0, got -1"),
+        ("crop", [], r"crop must be a whole number, got \[\]"),
+        ("data", None, "data must be a text, got None"),
+        ("contents", 7, "contents must be a text, got 7"),
+        ("train", None, "TypeError"),
+        ("train", {"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ("train", {"beta1": "0.5"}, "beta1 must be a number, got '0.5'"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named_wherever_the_run_is_read(whole, tmp_path, name, value, words):
+    for own in ("history.csv", "generator.safetensors"):
+        (tmp_path / own).write_bytes((whole / own).read_bytes())
+    config = json.loads((whole / "config.json").read_text()) | {name: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for read in (runs.read, runs.read_config, runs.sample, runs.resume):
+        with pytest.raises(ValueError, match=rf"config\.json is damaged or incomplete .*{words}"):
+            read(tmp_path)
+
+
+def test_resume_says_that_the_data_have_changed_and_goes_on(image_folder, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    folder = runs.run(str(images), tmp_path / "run", device="cpu", config=CONFIG, **TINY, steps=3)
+    began = runs.read_config(folder).contents
+    assert re.fullmatch(r"20 images of 1x16x16, crc32 [0-9a-f]{8}", began)
+    shutil.copy(images / "00.png", images / "01.png")
+    with pytest.warns(
+        UserWarning, match=rf"{images} has changed since {folder} began: it was {began}, it is 20 "
+    ):
+        runs.resume(folder, steps=4, device="cpu")
+    (images / "02.png").unlink()
+    with pytest.warns(UserWarning, match=rf"it was {began}, it is 19 images of 1x16x16, crc32"):
+        runs.resume(folder, steps=5, device="cpu")
+    assert len(runs.read(folder).history) == 5
+
+
+def test_a_run_from_before_contents_were_kept_goes_on_and_keeps_them(train_discs):
+    folder = train_discs(steps=3)
+    config = json.loads((folder / "config.json").read_text())
+    began = config.pop("contents")
+    (folder / "config.json").write_text(json.dumps(config))
+    runs.resume(folder, steps=4, device="cpu")
+    assert runs.read_config(folder).contents == began
 
 
 def test_a_run_on_a_relative_folder_can_be_resumed_from_elsewhere(
@@ -534,6 +591,9 @@ def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):
         ("history.csv", b"step,epoch,d_loss\n1,1,0.69,7\n"),
         ("history.csv", b"step,epoch,d_loss\n1,1,\xff\n"),
         ("history.csv", bytes(1000)),
+        ("history.csv", b"step,epoch,d_loss,g_loss,d_real,d_fade\n1,1,0.69,0.69,0.5,0.5\n"),
+        ("history.csv", b"1,1,0.69,0.69,0.5,0.5\n2,1,0.69,0.69,0.5,0.5\n"),
+        ("config.json", b"[" * 10**5),
         ("config.json", b""),
         ("config.json", b"{"),
         ("config.json", b"[]"),

@@ -102,7 +102,7 @@ def together(tmp_path_factory):
                 process.join()
             out, err, found = (folder / f"{rank}.{end}" for end in ("out", "err", "pt"))
             assert not stuck, f"process {rank} hangs; it said {err.read_text()}"
-            result = torch.load(found, weights_only=False) if found.exists() else None
+            result = torch.load(found, weights_only=True) if found.exists() else None
             answers.append(Answer(process.exitcode, result, out.read_text(), err.read_text()))
         return answers
 

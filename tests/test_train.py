@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -58,6 +59,20 @@ def rows(records):
 
 
 # Settings
+
+
+@pytest.mark.parametrize("value", [np.int64(3), 3.0, True, None, "3"])
+@pytest.mark.parametrize("name", ["batch_size", "seed", "decay_start", "decay_steps"])
+def test_a_count_of_another_kind_is_refused_before_a_checkpoint_holds_it(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, got "):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), False, None, "0.5"])
+@pytest.mark.parametrize("name", ["g_lr", "d_lr", "beta1", "beta2", "ema", "weight_decay"])
+def test_a_share_of_another_kind_is_refused_before_a_checkpoint_holds_it(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a number, got "):
+        TrainConfig(**{name: value})
 
 
 def test_the_defaults_are_the_papers():
@@ -633,7 +648,7 @@ def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
 
 def test_both_networks_are_compiled_where_it_is_asked_for(monkeypatch, tiny_pair):
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
     state = start(*tiny_pair(), TrainConfig(compile=True, ema=0.9))
     assert compiled == [state.generator, state.discriminator]
     assert start(*tiny_pair()).config.compile is False

@@ -21,7 +21,7 @@ BUILDERS = {
 # Raised without words of their own; the words are a builder's, the system's or another library's.
 WORDLESS = {
     *("ValueError('; '.join(differences))", "no_room(path, needed, error.errno)"),
-    *("error", "KeyboardInterrupt", "Stopped(stop, out, state.step)"),
+    *("error", "zipfile.BadZipFile", "KeyboardInterrupt", "Stopped(stop, out, state.step)"),
     "ValueError(f'{path} {kind}. {about}'.rstrip())",
     "ValueError(str(error) or type(error).__name__)",
     "DownloadError(f'{error}. {advice}'.rstrip())",

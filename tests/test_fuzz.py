@@ -1,0 +1,100 @@
+"""The fuzzer finds what it should, and nothing in what the package promises."""
+
+import os
+import signal
+import time
+
+import fuzz
+import pytest
+import torch
+
+from dcganlib import checkpoint, runs
+
+in_every_case = pytest.mark.parametrize("name", fuzz.CASES)
+
+
+@in_every_case
+def test_some_damaged_inputs_of_each_kind_are_read_or_refused(name, tmp_path):
+    outcomes = {fuzz.try_case(0, number, [name], tmp_path)[1:] for number in range(4)}
+    assert outcomes <= {("read", ""), ("refused", ""), ("not made", "")}
+    assert not any(tmp_path.iterdir())
+
+
+@in_every_case
+def test_a_case_is_made_again_from_its_seed_and_number(name, tmp_path, monkeypatch):
+    made = []
+
+    def keep(folder, chance):
+        case(folder, chance)
+        files = [path for path in folder.rglob("*") if path.is_file() and ".dcganlib" not in path.parts]
+        made.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+        return "read"
+
+    case = fuzz.CASES[name]
+    monkeypatch.setitem(fuzz.CASES, name, keep)
+    for seed in (5, 5, 6, 7):
+        assert fuzz.try_case(seed, 3, [name])[1] == "read"
+    assert made[0] == made[1]
+    assert made[0] != made[2] or made[0] != made[3]
+
+
+def broken(folder, chance):
+    (folder / "input").write_bytes(b"x")
+    raise KeyError("oops")
+
+
+def left(folder, chance):
+    (folder / ".a.tmp").write_bytes(b"x")
+    return "read"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"), [(broken, "KeyError: 'oops'"), (left, "FindingError: left behind")]
+)
+def test_another_exception_and_a_file_left_behind_are_findings(case, said, tmp_path, monkeypatch):
+    monkeypatch.setitem(fuzz.CASES, "case", case)
+    name, outcome, words = fuzz.try_case(0, 7, ["case"], tmp_path)
+    assert (name, outcome) == ("case", "FINDING")
+    assert words.startswith(said)
+    assert len(list((tmp_path / "0-7").iterdir())) == 1
+
+
+def crash(folder, chance):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(folder, chance):
+    time.sleep(60)
+
+
+def devour(folder, chance):
+    return str(len(bytearray(2 * fuzz.MEMORY)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("case", "said"), [(crash, "SIGSEGV"), (hang, "hangs"), (devour, "MemoryError")])
+def test_a_crash_a_hang_and_a_need_for_much_memory_are_findings(case, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "PATIENCE", 1)
+    monkeypatch.setitem(fuzz.CASES, "case", case)
+    (done,) = fuzz.in_a_child(0, range(3, 4), ["case"], tmp_path)
+    assert (done[0], done[1], done[3]) == ("case", "FINDING", 3)
+    assert said in done[2]
+
+
+def test_weights_that_differ_and_a_message_without_a_file_are_findings(tmp_path):
+    content = fuzz.networks()[1]
+    generator, _ = checkpoint.load_generator(fuzz.OLD / "generator.safetensors")
+    path = tmp_path / "generator.safetensors"
+    with torch.no_grad():
+        generator.blocks[0][0].weight[0, 0, 0, 0] += 1
+    checkpoint.save_generator(path, generator)
+    with pytest.raises(fuzz.FindingError, match="the weights differ"):
+        fuzz.read_weights(path, path.read_bytes(), content)
+    with pytest.raises(fuzz.FindingError, match="the message names no file: ValueError: x is broken"):
+        fuzz.refused(path, ValueError("x is broken"))
+
+
+def test_settings_of_another_kind_are_a_finding():
+    settings = runs.RunConfig("d", "dcgan", "3", 16, 1, 4, 500, 1, fuzz.train.TrainConfig())
+    with pytest.raises(fuzz.FindingError, match="steps is '3'"):
+        fuzz.check_settings(settings)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,8 +30,6 @@ BETWEEN = timedelta(hours=12)
 LOST = "gloo|NCCL|[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe"
 
 _talk: dist.ProcessGroup | None = None  # through which words and objects go, never gradients
-
-T = TypeVar("T")
 
 
 class ElsewhereError(ConnectionError):
@@ -102,7 +100,7 @@ def agreed() -> Iterator[None]:
     _exchange()
 
 
-def first(action: Callable[[], T]) -> T:
+def first(action: Callable[[], Any]) -> Any:
     """Let the first process do something, and give all what it found.
 
     Args:
@@ -118,7 +116,7 @@ def first(action: Callable[[], T]) -> T:
     return box[0]
 
 
-def in_turn(action: Callable[[], T]) -> T:
+def in_turn(action: Callable[[], Any]) -> Any:
     """Let the first process do something, then one on each other machine, then the rest; for what is cached.
 
     Args:

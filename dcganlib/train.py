@@ -392,35 +392,21 @@ def train_step(
     generator, discriminator = (network.train() for network in state.learners)
     if labels is not None:
         generator, discriminator, judge = (Given(n, labels) for n in (generator, discriminator, judge))
-    count, latent_dim = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
-    z = sample_z(count, latent_dim, prior=config.prior, rng=state.rng, device=real.device)
-    z = z[team.part(len(real))]
+    shape = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
+    z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)[team.part(len(real))]
+    d_how = {"loss": d_loss, "precision": config.precision, "scaler": state.d_scaler}
+    g_how = {"loss": g_loss, "precision": config.precision, "scaler": state.g_scaler}
     _set_rates(state)
     with _own_randomness(state.rng, real.device):
         with autocast(config.precision, real.device):
             fake = generator(z)
-        d_value, real_logits, fake_logits = discriminator_step(
-            discriminator,
-            state.d_optimizer,
-            real,
-            fake,
-            loss=d_loss,
-            precision=config.precision,
-            scaler=state.d_scaler,
-        )
-        g_value = generator_step(
-            judge,
-            state.g_optimizer,
-            fake,
-            loss=g_loss,
-            precision=config.precision,
-            scaler=state.g_scaler,
-        )
+        d_value, *logits = discriminator_step(discriminator, state.d_optimizer, real, fake, **d_how)
+        g_value = generator_step(judge, state.g_optimizer, fake, **g_how)
     state.step += 1
     if state.averaged is not None:
         average(state.averaged, state.generator, config.ema, state.step)
-    means = real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()
-    return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means]).detach()))
+    means = [one.sigmoid().mean() for one in logits]  # on real, on fake
+    return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means])))
 
 
 def discriminator_step(

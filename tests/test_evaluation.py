@@ -52,7 +52,7 @@ def make_run(tmp_path, rng):
             if kept:
                 generator = models.build(name, classes=classes, rng=rng(seed), **options)[0]
                 checkpoint.save_generator(folder / f"{file}.safetensors", generator)
-        (folder / "history.csv").write_text("step,d_loss\n1,0.5\n")
+        (folder / "history.csv").write_text("step,epoch,d_loss,g_loss,d_real,d_fake\n1,1,0.5,0.5,0.5,0.5\n")
         settings = runs.RunConfig(source, name, 1, size, channels, 2, 1, 1, TrainConfig(prior="uniform"))
         (folder / "config.json").write_text(json.dumps(asdict(settings)))
         return folder

@@ -151,8 +151,7 @@ class _Gather(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             found[0] = _overlapped(_rows(grad) @ _matrix(weight), maps.shape, grad.shape, *ctx.grid)
         if ctx.needs_input_grad[1]:
-            product = _rows(grad).T @ _patches(maps, *ctx.grid)[0]
-            found[1] = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+            found[1] = _weight(_rows(grad).T @ _patches(maps, *ctx.grid)[0], weight.shape)
         return *found, None, None
 
 
@@ -175,8 +174,7 @@ class _Spread(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             found[0] = _maps(patches @ _matrix(weight).T, len(maps), height, width)
         if ctx.needs_input_grad[1]:
-            product = _rows(maps).T @ patches
-            found[1] = product.view(len(weight), *weight.shape[2:], -1).permute(0, 3, 1, 2)
+            found[1] = _weight(_rows(maps).T @ patches, weight.shape)
         return *found, None, None, None
 
 
@@ -193,6 +191,11 @@ def _maps(rows: Tensor, count: int, height: int, width: int) -> Tensor:
 def _matrix(weight: Tensor) -> Tensor:
     """(A, B, K, K) as a matrix with a row for each of A, in the order of the patches."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _weight(matrix: Tensor, shape: torch.Size) -> Tensor:
+    """The way back from ``_matrix``."""
+    return matrix.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
 def _patches(maps: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tensor, tuple[int, int]]:

@@ -186,16 +186,7 @@ def run(
     config = config or TrainConfig()
     with team.joined(), ExitStack() as stack:
         with team.agreed():
-            if steps is not None and epochs is not None:
-                raise ValueError("give steps or epochs, not both")
-            for label, value in (
-                ("steps", steps),
-                ("epochs", epochs),
-                ("checkpoint_every", checkpoint_every),
-                ("sample_every", sample_every),
-            ):
-                if value is not None and value < 1:
-                    raise ValueError(f"{label} must be at least 1, got {value}")
+            _refuse_lengths(steps, epochs, checkpoint_every, sample_every)
             if architecture is not None and architecture not in models.ARCHITECTURES:
                 raise ValueError(
                     f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}"
@@ -209,15 +200,9 @@ def run(
             if conditional or models.ARCHITECTURES[architecture].classes:
                 if name_or_folder not in data.NAMES:  # the folder's own sub-folders say
                     found = team.in_turn(load)
-                classes = len(found.class_names if found else data.CLASSES.get(name_or_folder, ()))
-                if not classes:
-                    raise ValueError(
-                        f"{name_or_folder} has no labels to draw by; {', '.join(data.CLASSES)} have, and "
-                        "a folder with a sub-folder for each class"
-                    )
+                classes = _count_classes(name_or_folder, found)
             out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
             team.share(config.batch_size)
-            history: list[dict[str, float]] = []
             again = team.restarted()
             if team.rank() == 0:
                 if not (again and (out / "config.json").is_file()):
@@ -263,15 +248,10 @@ def run(
             begun = again and team.first(lambda: _is_of(out, settings))
             if begun and team.first(lambda: any(out.glob("checkpoint*.pt"))):
                 state, history = _load_everywhere(out, place)
-            elif team.rank() == 0:
-                if not begun:
-                    _refuse_used(out)  # as another process may have begun there meanwhile
-                _write_config(out, settings)
-                for name in ("samples", "averaged") if config.ema else ("samples",):
-                    (out / name).mkdir(exist_ok=begun)
-                files.write_atomically(
-                    out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save
-                )
+            else:
+                history = []
+                if team.rank() == 0:
+                    _furnish(out, settings, loader, begun)
         _advance(out, settings, state, loader, history, check)
     return out
 
@@ -405,8 +385,7 @@ def read(folder: str | Path) -> Run:
         raise ValueError(f"{history_file} is damaged: {error}") from error
     if not history:
         raise ValueError(f"{history_file} is damaged: it has no rows")
-    read_config(folder)  # so that what is wrong is said here
-    return Run(folder, _read_json(folder / "config.json"), history, generator, averaged)
+    return Run(folder, _parse_config(folder / "config.json")[0], history, generator, averaged)
 
 
 def read_config(folder: str | Path) -> RunConfig:
@@ -419,13 +398,17 @@ def read_config(folder: str | Path) -> RunConfig:
         FileNotFoundError: There is no such run.
         ValueError: The file is damaged, or a setting is missing or out of range.
     """
-    path = _find(folder) / "config.json"
+    return _parse_config(_find(folder) / "config.json")[1]
+
+
+def _parse_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
+    """A ``config.json`` as it stands there, and the settings that it means."""
     content = _read_json(path)
     try:
-        content.pop("version", None)
-        settings = RunConfig(**{**content, "train": TrainConfig(**content["train"])})
+        told = {name: value for name, value in content.items() if name != "version"}
+        settings = RunConfig(**{**told, "train": TrainConfig(**told["train"])})
         _check_settings(settings)
-        return settings
+        return content, settings
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
@@ -755,6 +738,39 @@ def _contents(found: data.ImageSet) -> str:
     if found.labels is not None:
         checksum = zlib.crc32(found.labels.contiguous().numpy(), checksum)
     return f"{count:,} images of {'x'.join(map(str, shape))}, crc32 {checksum:08x}"
+
+
+def _furnish(out: Path, settings: RunConfig, loader: data.Loader, begun: bool) -> None:
+    """Write what a run's folder holds before the first step; ``begun`` if an earlier try may have done so."""
+    if not begun:
+        _refuse_used(out)  # as another process may have begun there meanwhile
+    _write_config(out, settings)
+    for name in ("samples", "averaged") if settings.train.ema else ("samples",):
+        (out / name).mkdir(exist_ok=begun)
+    files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
+
+
+def _count_classes(name: str, found: data.ImageSet | None) -> int:
+    """How many kinds of label a set has, which is not loaded yet where its name tells."""
+    classes = len(found.class_names if found else data.CLASSES.get(name, ()))
+    if not classes:
+        raise ValueError(
+            f"{name} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder with a "
+            "sub-folder for each class"
+        )
+    return classes
+
+
+def _refuse_lengths(
+    steps: int | None, epochs: int | None, checkpoint_every: int, sample_every: int | None
+) -> None:
+    if steps is not None and epochs is not None:
+        raise ValueError("give steps or epochs, not both")
+    lengths = {"steps": steps, "epochs": epochs}
+    lengths |= {"checkpoint_every": checkpoint_every, "sample_every": sample_every}
+    for label, value in lengths.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{label} must be at least 1, got {value}")
 
 
 def _refuse_used(out: Path) -> None:

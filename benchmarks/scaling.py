@@ -4,9 +4,10 @@ The networks are the standard chain ("dcgan"), trained as ``dcganlib train`` wou
 is measured in a process of its own, all points once in each round: seconds are the median over the rounds,
 memory is the most that the process ever held, less what it held when it had trained tiny networks. Of
 the set, an epoch's order and all its batches are timed, without networks. A power law is fitted to each
-column: an exponent of 1 is in proportion, "off" how far the worst point lies from the fit, as a ratio.
+column: an exponent of 1 is in proportion, "off" how far the worst point lies from the fit, as a ratio,
+"last" the exponent between the two largest points, where fixed costs weigh least.
 
-python benchmarks/scaling.py                    all of it: minutes on two cores
+python benchmarks/scaling.py                    all of it: ten minutes on two cores
 python benchmarks/scaling.py --quick            fewer points and one round: a minute
 python benchmarks/scaling.py --store            keep the tables with the package
 """
@@ -22,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from _timing import Child, machine, memory_peak, power_law, serve, timed
+from _timing import Child, machine, memory_peak, power_law, serve, spread, timed
 
 from dcganlib import data, files, models
 from dcganlib.train import TrainConfig, pick_device, start, train
@@ -80,27 +81,32 @@ def fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
         points = [row for row in rows if row["axis"] == axis]
+        x = [row["value"] for row in points]
         for column in (PER_ROW[axis], "memory_mb"):
-            values = [max(row[column], 1e-3) for row in points]  # memory below the measure's grain
-            exponent, off = power_law([row["value"] for row in points], values)
-            found.append(
-                {"axis": axis, "column": column, "exponent": round(exponent, 3), "off": round(off, 3)}
-            )
+            y = [max(row[column]["median"], 1e-3) for row in points]  # memory below the measure's grain
+            exponent, off = power_law(x, y)
+            last, _ = power_law(x[-2:], y[-2:])
+            law = {"exponent": round(exponent, 3), "off": round(off, 3), "last": round(last, 3)}
+            found.append({"axis": axis, "column": column, **law})
     return found
 
 
 def table(rows: list[dict[str, Any]], laws: list[dict[str, Any]]) -> str:
-    """A block for each axis, its exponents below."""
+    """A block for each axis: medians, the range of the time, and the exponents below."""
     lines = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
         points = [row for row in rows if row["axis"] == axis]
         columns = [name for name in points[0] if name not in ("axis", "value")]
-        lines.append(f"{axis:>10}" + "".join(f"{name:>12}" for name in columns))
+        lines.append(f"{axis:>10}" + "".join(f"{name:>12}" for name in columns) + f"{'range':>18}")
         for row in points:
-            lines.append(f"{row['value']:>10,}" + "".join(f"{row[name]:>12,.1f}" for name in columns))
+            line = f"{row['value']:>10,}" + "".join(f"{row[name]['median']:>12,.1f}" for name in columns)
+            time = row[PER_ROW[axis]]
+            between = f"{time['low']:,.1f}-{time['high']:,.1f}"
+            lines.append(line + f"{between:>18}")
         for law in laws:
             if law["axis"] == axis:
-                lines.append(f"{law['column']:>22} ~ {axis}^{law['exponent']:.2f}, off by {law['off']:.2f}")
+                line = f"{law['column']:>22} ~ {axis}^{law['exponent']:.2f}, off by {law['off']:.2f}"
+                lines.append(f"{line}, at the end ^{law['last']:.2f}")
         lines.append("")
     return "\n".join(lines)
 
@@ -110,13 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often each point (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each point (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer points, one round")
     parser.add_argument("--store", action="store_true", help="keep the tables with the package")
     parser.add_argument("--device", default="auto", help="as for dcganlib train (%(default)s)")
     options = parser.parse_args()
-    if options.store and options.quick:
-        parser.error("only the whole is stored, not --quick")
+    if options.store and (options.quick or options.rounds < 5):
+        parser.error("only five rounds or more of the whole are stored, not --quick")
     device = pick_device(options.device)
     points = [
         (axis, value) for axis, values in (QUICK if options.quick else POINTS).items() for value in values
@@ -127,8 +133,7 @@ def main() -> None:
             with Child(__file__, {"axis": axis, "value": value, "device": str(device)}) as child:
                 found[axis, value].append(child.ready)
     rows = [
-        {"axis": axis, "value": value}
-        | {name: float(f"{median(each[name] for each in times):.4g}") for name in times[0]}
+        {"axis": axis, "value": value} | {name: spread([each[name] for each in times]) for name in times[0]}
         for (axis, value), times in found.items()
     ]
     laws = fits(rows)
@@ -136,8 +141,9 @@ def main() -> None:
     if options.store:
         from dcganlib import runs
 
+        more = f" --rounds {options.rounds}" * (options.rounds != parser.get_default("rounds"))
         content = {
-            "command": "python benchmarks/scaling.py --store",
+            "command": f"python benchmarks/scaling.py{more} --store",
             "machine": machine(device),
             "base": BASE,
             "rounds": options.rounds,

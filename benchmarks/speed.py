@@ -38,7 +38,8 @@ ratios ours is held against it; TensorFlow itself is neither needed nor run.
 python benchmarks/speed.py                      all of it: half an hour on two cores
 python benchmarks/speed.py --quick              28 and 64 pixels, no tricks: under 4 minutes; the last line
                                                 has the ratios end to end
-python benchmarks/speed.py --compile --store    with torch.compile; keep the results with the package
+python benchmarks/speed.py --compile            torch.compile alone: 20 to 40 seconds a start
+python benchmarks/speed.py --store              keep the results with the package
 """
 
 from __future__ import annotations
@@ -544,20 +545,51 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often all is measured (%(default)s)")
     parser.add_argument("--turn", type=float, default=1.5, help="seconds of a process's turn (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="three rounds at most, no tricks")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too, 20 to 40 seconds a start")
+    parser.add_argument("--compile", action="store_true", help="torch.compile alone, in place of the rest")
     parser.add_argument("--workers", type=int, help="processes of the DataLoader (2 beside a GPU, else 0)")
     parser.add_argument("--store", action="store_true", help="keep the results with the package")
     parser.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
     parser.add_argument("--device", default="auto", help="as for dcganlib train (%(default)s)")
     options = parser.parse_args()
+    if options.quick and options.compile:
+        parser.error("--quick has no form with --compile")
     if options.store and (options.quick or options.rounds < 5):
         parser.error("only five rounds or more of the whole are stored, not --quick")
     with tempfile.TemporaryDirectory() as folder:
-        measure(Bench(options, make_pictures(Path(folder))))
+        bench = Bench(options, make_pictures(Path(folder)))
+        print(json.dumps(about := machine(bench.device)))
+        found = {"rows": tricks(bench, COMPILED)} if options.compile else measure(bench)
+    if options.store:
+        from dcganlib import runs
+
+        asked = ["--compile"] * options.compile
+        for name in ("rounds", "turn"):
+            value = getattr(options, name)
+            asked += [f"--{name} {value}"] * (value != parser.get_default(name))
+        command = " ".join(["python benchmarks/speed.py", *asked, "--store"])
+        file = runs.PRETRAINED / "measured" / ("compile.json" if options.compile else "speed.json")
+        files.write_text(file, json.dumps({"command": command, "machine": about, **found}, indent=1) + "\n")
+        print(f"wrote {file}")
+    if not options.compile:
+        print(last_line(found["rows"]))
 
 
-def measure(bench: Bench) -> None:
-    """All that was asked for on the command line."""
+def tricks(bench: Bench, chosen: dict[str, tuple[Way, Way]]) -> list[dict[str, Any]]:
+    """Each trick's own ratio for both pairs of networks, those aside that have no such layers; printed."""
+    rows = [
+        bench.trick(network, name, *pair)
+        for network in ("28px", "64px")
+        for name, pair in chosen.items()
+        if ONLY.get(name, network) == network
+    ]
+    for row in rows:
+        started = " and ".join(f"{seconds:.0f} s" for seconds in row["start_s"])
+        print(f"{row['network']:<6}{row['trick']:<46}{_range(row['ratio'])}   ready after {started}")
+    return rows
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """The ways end to end, the tricks one by one, and the start; printed."""
     options, device = bench.options, bench.device
     start = {"pictures": cold_and_warm(bench.pictures), "imports": imports(2 if options.quick else 5)}
     # The tutorials have 2. Where all share the processors, they would work while others have their turn.
@@ -576,31 +608,14 @@ def measure(bench: Bench) -> None:
         if options.quick and now + (now - began) > bench.begin + QUICK_SECONDS:
             break
     rows = [row for network in networks for row in summary(rounds[network])]
-    tricks = []
-    if not options.quick:
-        chosen = TRICKS | (COMPILED if options.compile or device.type == "cuda" else {})
-        for network in ("28px", "64px"):
-            for name, pair in chosen.items():
-                if ONLY.get(name, network) == network:
-                    tricks.append(bench.trick(network, name, *pair))
-    about = {"machine": machine(device), "epoch": EPOCH, "start": start, "rows": rows, "tricks": tricks}
-    about["over_tensorflow"] = over_tensorflow(rows)
-    print(json.dumps(about["machine"]))
+    ratios = over_tensorflow(rows)
     print("start: " + json.dumps(start))
     print(table(rows))
-    for way, (low, high) in about["over_tensorflow"].items():
+    for way, (low, high) in ratios.items():
         print(f"{way}: {low:.2f} to {high:.2f} times TensorFlow's tutorial, by the ratios known of it")
-    for row in tricks:
-        print(f"{row['network']:<6}{row['trick']:<46}{_range(row['ratio'])}")
-    if options.store:
-        from dcganlib import runs
-
-        asked = " --compile" if options.compile else ""
-        file = runs.PRETRAINED / "measured" / "speed.json"
-        content = {"command": f"python benchmarks/speed.py{asked} --store", **about}
-        files.write_text(file, json.dumps(content, indent=1) + "\n")
-        print(f"wrote {file}")
-    print(last_line(rows))
+    chosen = {} if options.quick else TRICKS | (COMPILED if device.type == "cuda" else {})
+    about = {"epoch": EPOCH, "start": start, "rows": rows, "tricks": tricks(bench, chosen)}
+    return about | {"over_tensorflow": ratios}
 
 
 if __name__ == "__main__":

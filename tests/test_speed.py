@@ -417,22 +417,35 @@ def test_the_quick_form_ends_with_the_line_of_ratios_and_stores_nothing(
 
 
 def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("sys.argv", ["speed.py", "--store", "--compile", "--device", "cpu"])
+    monkeypatch.setattr("sys.argv", ["speed.py", "--store", "--turn", "0.6", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
     (tmp_path / "measured").mkdir()
     speed.main()
     stored = runs.measured("speed")
-    assert stored["command"] == "python benchmarks/speed.py --compile --store"
+    assert stored["command"] == "python benchmarks/speed.py --turn 0.6 --store"
     assert [(row["network"], row["way"]) for row in stored["rows"]] == list(
         product(("28px", "64px", "tensorflow"), ("tutorial", "resident", "float32", "bfloat16"))
     )
     assert {row["rounds"] for row in stored["rows"]} == {5}
     of = {size: [r["trick"] for r in stored["tricks"] if r["network"] == size] for size in ("28px", "64px")}
     for network, found in of.items():
-        known = [*speed.TRICKS, *speed.COMPILED]
-        assert found == [name for name in known if speed.ONLY.get(name, network) == network]
+        assert found == [name for name in speed.TRICKS if speed.ONLY.get(name, network) == network]
     assert {row["ratio"]["median"] for row in stored["tricks"]} == {1.0}
     assert capsys.readouterr().out.splitlines()[-1] == EQUAL
+
+
+def test_torch_compile_is_measured_by_itself(fake_children, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["speed.py", "--compile", "--store", "--device", "cpu"])
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    (tmp_path / "measured").mkdir()
+    speed.main()
+    stored = runs.measured("compile")
+    assert stored["command"] == "python benchmarks/speed.py --compile --store"
+    assert [(row["network"], row["trick"]) for row in stored["rows"]] == list(
+        product(("28px", "64px"), speed.COMPILED)
+    )
+    assert {tuple(row["start_s"]) for row in stored["rows"]} == {(7.0, 7.0)}
+    assert not runs.PRETRAINED.joinpath("measured", "speed.json").exists()
 
 
 @pytest.mark.parametrize("module", [speed, scaling])
@@ -455,22 +468,26 @@ def test_a_point_is_measured(axis, value, monkeypatch):
 
 
 def test_the_laws_of_time_and_memory_are_found_and_shown():
+    columns = {
+        "batch": {"step_ms": lambda n: 5.0 * n, "memory_mb": lambda n: max(3.0, n / 2)},
+        "images": {"order_ms": lambda n: 1, "epoch_ms": lambda n: n**1.5, "memory_mb": lambda n: n},
+    }
     rows = [
-        {"axis": "batch", "value": n, "step_ms": 5.0 * n, "memory_mb": 2.0 * n**0.5} for n in (1, 4, 16)
-    ] + [
-        {"axis": "images", "value": n, "order_ms": 1, "epoch_ms": n**1.5, "batch_us": 1, "memory_mb": n}
-        for n in (10, 1000)
+        {"axis": axis, "value": n}
+        | {name: _timing.spread([of(n) / 2, of(n), of(n) * 3]) for name, of in columns[axis].items()}
+        for axis, values in (("batch", (1, 4, 16)), ("images", (10, 1000)))
+        for n in values
     ]
     laws = scaling.fits(rows)
-    assert [(law["axis"], law["column"], law["exponent"]) for law in laws] == [
-        ("batch", "step_ms", 1.0),
-        ("batch", "memory_mb", 0.5),
-        ("images", "epoch_ms", 1.5),
-        ("images", "memory_mb", 1.0),
+    assert [(law["axis"], law["column"], law["exponent"], law["last"]) for law in laws] == [
+        ("batch", "step_ms", 1.0, 1.0),
+        ("batch", "memory_mb", pytest.approx(0.354, abs=1e-3), pytest.approx(0.708, abs=1e-3)),
+        ("images", "epoch_ms", 1.5, 1.5),
+        ("images", "memory_mb", 1.0, 1.0),
     ]
     text = scaling.table(rows, laws)
-    assert re.search(r"^ +16 +80\.0 +8\.0$", text, re.MULTILINE)
-    assert "epoch_ms ~ images^1.50, off by 1.00" in text
+    assert re.search(r"^ +16 +80\.0 +8\.0 +40\.0-240\.0$", text, re.MULTILINE)
+    assert "epoch_ms ~ images^1.50, off by 1.00, at the end ^1.50" in text
 
 
 def test_a_piece_of_work_is_timed():

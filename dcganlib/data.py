@@ -317,8 +317,10 @@ def _torchvision_set(name: str, root: str | Path | None, split: str, download: b
     folder = data_root(root)
     try:
         found = kind(folder, train=split == "train", download=download)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # not there, no network, damaged
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if found.data.shape != (len(found.targets), 28, 28):
+            raise ValueError(f"{tuple(found.data.shape)} pixels do not go with {len(found.targets)} labels")
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:  # or damaged
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
         failed = "downloaded" if download else "read"
         raise FileNotFoundError(
             f"{name} is not in {folder / kind.__name__} and could not be {failed} ({reason}). Point "

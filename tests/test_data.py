@@ -283,6 +283,28 @@ def test_a_damaged_set_says_where_it_lies(tmp_path, kept):
         load("mnist", root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "code"),
+    [
+        ("labels", np.zeros(3), 9),  # signed bytes
+        ("labels", np.zeros(3), 10),  # a type that the format does not have
+        ("labels", np.zeros(4), 8),
+        ("images", np.zeros((3, 28, 27)), 8),
+        ("images", np.zeros((2, 28, 28)), 8),
+    ],
+)
+def test_files_of_a_set_that_do_not_go_together_are_refused(tmp_path, name, array, code):
+    raw = tmp_path / "MNIST" / "raw"
+    for prefix in ("train", "t10k"):
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", np.zeros((3, 28, 28)))
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.zeros(3))
+    path = raw / f"train-{name}-idx{1 if name == 'labels' else 3}-ubyte"
+    write_idx(path, array)
+    path.write_bytes(bytes([0, 0, code]) + path.read_bytes()[3:])
+    with pytest.raises(FileNotFoundError, match="MNIST"):
+        load("mnist", root=tmp_path, download=False)
+
+
 def test_a_named_set_is_resized_and_coloured_as_asked(idx_set):
     name, folder, arrays = idx_set
     found = load(name, root=folder, image_size=14, channels=3)

@@ -600,6 +600,31 @@ def lists(folder: Path, chance: random.Random) -> str:
     return "read"
 
 
+def digit_files(folder: Path, chance: random.Random) -> str:
+    """The files of MNIST, as torchvision reads them."""
+    name, raw = chance.choice((("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")))
+    place = folder / raw / "raw"
+    place.mkdir(parents=True)
+    spoilt = chance.choice(("images-idx3-ubyte", "labels-idx1-ubyte"))
+    for kind, shape in (("images-idx3-ubyte", (5, 28, 28)), ("labels-idx1-ubyte", (5,))):
+        content = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+        content += bytes(range(math.prod(shape) % 256)) + bytes(math.prod(shape) - math.prod(shape) % 256)
+        if kind == spoilt:
+            head = chance.choice((len(content), 16))  # the header alone, or all of it
+            content = spoil(content[:head], chance) + content[head:]
+        for split in ("train", "t10k"):
+            (place / f"{split}-{kind}").write_bytes(content)
+    try:
+        found = data.load(name, root=folder, split=chance.choice(("train", "test")), download=False)
+    except FileNotFoundError as error:
+        return refused(folder / raw, error)
+    if found.images.shape[1:] != (1, 28, 28) or found.labels.shape != found.images.shape[:1]:
+        raise FindingError(f"{tuple(found.images.shape)} with labels {tuple(found.labels.shape)}")
+    if found.images.dtype != torch.uint8 or found.labels.dtype != torch.int64:
+        raise FindingError(f"{found.images.dtype} with labels {found.labels.dtype}")
+    return "read"
+
+
 def run_folder(folder: Path, chance: random.Random) -> str:
     """A run's config and history, spoilt; read as a run, and sampled from."""
     path = folder / "run"
@@ -677,7 +702,7 @@ CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
         *(damaged_checkpoint, forged_checkpoint, hostile_checkpoint, weights),
-        *(picture_folder, picture_zip, stale_cache, lists, run_folder, results),
+        *(picture_folder, picture_zip, stale_cache, lists, digit_files, run_folder, results),
     )
 }
 

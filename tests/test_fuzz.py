@@ -63,8 +63,14 @@ def crash(folder, chance):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hang(folder, chance):
+def wait(folder, chance):
     time.sleep(60)
+
+
+def circle(folder, chance):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pass
 
 
 def devour(folder, chance):
@@ -72,9 +78,12 @@ def devour(folder, chance):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(("case", "said"), [(crash, "SIGSEGV"), (hang, "hangs"), (devour, "MemoryError")])
+@pytest.mark.parametrize(
+    ("case", "said"), [(crash, "SIGSEGV"), (wait, "hangs"), (circle, "hangs"), (devour, "MemoryError")]
+)
 def test_a_crash_a_hang_and_a_need_for_much_memory_are_findings(case, said, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "PATIENCE", 1)
+    monkeypatch.setattr(fuzz, "WAIT", 2)
     monkeypatch.setitem(fuzz.CASES, "case", case)
     (done,) = fuzz.in_a_child(0, range(3, 4), ["case"], tmp_path)
     assert (done[0], done[1], done[3]) == ("case", "FINDING", 3)

@@ -43,7 +43,8 @@ from PIL import Image
 from dcganlib import celeba, checkpoint, classifier, data, models, pictures, runs, train
 
 MEMORY = 2**30  # bytes that a case may take beyond what the process has at its start
-PATIENCE = 20  # seconds until a case counts as hanging
+PATIENCE = 20  # seconds of processor time until a case counts as hanging
+WAIT = 200  # seconds by the clock until it does: other processes may be busy
 BATCH = 100  # cases in one process
 OLD = Path(__file__).parents[1] / "tests" / "data" / "f3d90a0"  # files from before there were checksums
 STRAY = r"\..*\.tmp"
@@ -751,7 +752,8 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
             os.close(reading)
             with bounded(), os.fdopen(writing, "w") as told:
                 for number in numbers:
-                    signal.alarm(PATIENCE)  # its usual effect: the end
+                    signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # its usual effect: the end
+                    signal.alarm(WAIT)
                     told.write(json.dumps((*try_case(seed, number, names, keep), number)) + "\n")
                     told.flush()
             os._exit(0)
@@ -767,7 +769,8 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
         end = signal.Signals(status & 127).name if os.WIFSIGNALED(status) else f"exit {status >> 8}"
         number = numbers[len(done)]
         name = names[number % len(names)]
-        done.append((name, "FINDING", "hangs" if end == "SIGALRM" else f"the process ended by {end}", number))
+        hangs = end in ("SIGPROF", "SIGALRM")
+        done.append((name, "FINDING", "hangs" if hangs else f"the process ended by {end}", number))
     return done
 
 

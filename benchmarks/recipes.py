@@ -4,7 +4,7 @@ Every recipe sees 16,000 digits of MNIST's training split (1,000 steps of 16) at
 starts from the same weights and the same order of images where its networks allow it. The averaged weights
 come from the same run.
 
-python benchmarks/recipes.py                     # train what is missing: 45 runs, up to a minute each
+python benchmarks/recipes.py                     # train what is missing: 60 runs, about a minute each
 python benchmarks/recipes.py --measure           # measure all that is there, and print the table
 python benchmarks/recipes.py --table             # print the table of the stored measures
 python benchmarks/recipes.py --quick             # two recipes, few steps: two minutes
@@ -37,7 +37,7 @@ from torch import Tensor
 
 from dcganlib import checkpoint, classifier, data, evaluation, files, metrics, plot, runs
 from dcganlib.latent import sample_z
-from dcganlib.losses import discriminator_loss
+from dcganlib.losses import discriminator_loss, generator_loss, minimax_generator_loss
 from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, init_weights
 from dcganlib.train import StepRecord, TrainConfig, check_finite, start, train
 
@@ -75,6 +75,8 @@ class Recipe:
         generator, discriminator: Fields of ``Layer`` to change, by the layer's position.
         train: Fields of ``BASE`` to change.
         reduction: How D's two losses are joined, see ``losses.discriminator_loss``.
+        saturating: Whether G descends the loss of the minimax game, see ``losses.minimax_generator_loss``.
+        wider: Width of both networks, as a multiple of ``WIDTH``.
         trained: Whether it is trained at all.
     """
 
@@ -85,11 +87,13 @@ class Recipe:
     discriminator: Changes = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     reduction: Literal["mean", "sum"] = "mean"
+    saturating: bool = False
+    wider: int = 1
     trained: bool = True
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
         """The layers of (generator, discriminator)."""
-        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, WIDTH)
+        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, WIDTH * self.wider)
         for layers, changes in zip(pair, (self.generator, self.discriminator), strict=True):
             for position, fields in changes.items():
                 layers[position] = replace(layers[position], **fields)
@@ -107,6 +111,7 @@ class Recipe:
 # A convolution has a bias where no batch norm follows: under one it would be dead weight.
 NORMED, BARE = {"norm": "batch", "bias": False}, {"norm": None, "bias": True}
 DROPOUT = {"dropout": 0.3}
+FALLING = {"decay_start": 375, "decay_steps": 625}
 
 RECIPES = (
     Recipe("paper", "the paper's guidelines: batch norm in both networks, learning rate 0.0002, beta1 0.5"),
@@ -157,6 +162,14 @@ RECIPES = (
     Recipe("lr-0.005", "learning rate 0.005 for both", train={"g_lr": 0.005, "d_lr": 0.005}),
     Recipe("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
     Recipe("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
+    Recipe("saturating", "G descends the loss of the minimax game", saturating=True),
+    Recipe("twice-as-wide", "twice as many channels in all layers", wider=2),
+    Recipe("falling", "learning rates that fall to 0 over the last five eighths", train=FALLING),
+    Recipe(
+        "lr-0.001-falling",
+        "learning rate 0.001 for both, falling to 0 over the last five eighths",
+        train={"g_lr": 0.001, "d_lr": 0.001, **FALLING},
+    ),
     # Not trained: what the published Flux code really has, as no gradient reaches its generator.
     Recipe(
         "flux-as-written",
@@ -198,6 +211,7 @@ def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = I
             loader,
             recipe.steps(budget),
             d_loss=partial(discriminator_loss, reduction=recipe.reduction),
+            g_loss=minimax_generator_loss if recipe.saturating else generator_loss,
         ):
             check_finite([record])
             records.append(record)
@@ -212,6 +226,7 @@ def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = I
         "diverged": diverged,
         "seconds": round(time.perf_counter() - begin, 1),
         "reduction": recipe.reduction,
+        "saturating": recipe.saturating,
         "train": asdict(config),
     }
     if diverged is None:

@@ -21,6 +21,8 @@ NORM_IN_FIRST = {("D", 0, "norm", "batch"), ("D", 0, "bias", False)}
 NORM_BEFORE_TANH = {("G", 3, "norm", "batch")}
 DROPOUT = {("D", 0, "dropout", 0.3), ("D", 1, "dropout", 0.3)}
 FLUX = NO_NORM_IN_D | {("G", 0, "norm", "unit"), ("D", 0, "dropout", 0.3)}
+FALLING = {("decay_start", 375), ("decay_steps", 625)}
+WIDTHS = (128, 64, 32)  # of G's inner layers
 DIFFERENCES = {
     "paper": set(),
     "flux-published": FLUX | DROPOUT | {("beta1", 0.9), ("reduction", "sum")},
@@ -41,6 +43,12 @@ DIFFERENCES = {
     "lr-0.005": {("g_lr", 0.005), ("d_lr", 0.005)},
     "beta1-0.9": {("beta1", 0.9)},
     "batch-64": {("batch_size", 64)},
+    "saturating": {("saturating", True)},
+    "twice-as-wide": {("wider", 2)}
+    | {("G", layer, "channels", 2 * n) for layer, n in enumerate(WIDTHS)}
+    | {("D", layer, "channels", 2 * n) for layer, n in enumerate((32, 64))},
+    "falling": FALLING,
+    "lr-0.001-falling": {("g_lr", 0.001), ("d_lr", 0.001)} | FALLING,
     "flux-as-written": FLUX | DROPOUT | {("trained", False)},
 }
 
@@ -73,7 +81,7 @@ def differences(recipe):
     found |= asdict(recipe.config(0)).items() - asdict(PAPER.config(0)).items()
     return found | {
         (name, getattr(recipe, name))
-        for name in ("reduction", "trained")
+        for name in ("reduction", "saturating", "wider", "trained")
         if getattr(recipe, name) != getattr(PAPER, name)
     }
 

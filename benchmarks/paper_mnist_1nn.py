@@ -192,11 +192,10 @@ def main() -> None:
     columns = sorted({row["count"] for row in rows})
     print(table(rows, columns))
     kind = "validation" if options.validate else "test"
-    asked = [f"--only {' '.join(options.only)}"] * bool(options.only) + [f"--many {options.many}"] * bool(
-        options.many
-    )
+    asked = ["--only", *options.only] if options.only else []
+    asked += ["--many", str(options.many)] if options.many else []
     content = {
-        "command": f"python benchmarks/paper_mnist_1nn.py {' '.join(asked)} --store",
+        "command": " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"]),
         "set": f"mnist, {len(queries):,} {kind} images",
         "trained_on": TRAINED_ON,
         "weights": "last step" if options.plain else "averaged",

@@ -1,5 +1,6 @@
 """The paper's MNIST test: labelled images that are drawn, the error they lead to, and the table."""
 
+import json
 from types import SimpleNamespace
 
 import paper_mnist_1nn as benchmark
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dcganlib import data
 from dcganlib.data import to_float
 
 
@@ -70,3 +72,17 @@ def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_t
         start = {6248: 2343, 18_744: 7029}[recipe.steps]
         assert (config.decay_start, config.decay_start + config.decay_steps) == (start, recipe.steps)
         assert (config.seed, config.prior, config.weight_decay) == (2, "uniform", 2.5e-5)
+
+
+@pytest.mark.parametrize("asked", [[], ["--many", "40"], ["--only", "gan-28"]])
+def test_what_is_stored_names_the_command_that_makes_it_again(asked, folder, monkeypatch):
+    grey = (20 * torch.arange(10).repeat(2) + 11).to(torch.uint8)[:, None, None, None]
+    labels = torch.arange(10).repeat(2)
+    digits = data.ImageSet(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
+    monkeypatch.setattr(benchmark.data, "load", lambda *what, **how: digits)
+    monkeypatch.setattr(benchmark, "train", lambda *what: folder / "run")
+    monkeypatch.setattr(benchmark.runs, "PRETRAINED", folder)
+    monkeypatch.setattr("sys.argv", ["benchmark", "--samples", "20", "--store", *asked])
+    benchmark.main()
+    stored = json.loads((folder / "measured" / benchmark.STORED).read_text())
+    assert stored["command"] == " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"])

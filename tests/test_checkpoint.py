@@ -426,6 +426,18 @@ def forge(begin, tmp_path):
         ),
         (lambda c: c["optimizers"][1]["param_groups"][0].update(lr=torch.ones(2)), "Adam's lr is tensor"),
         (lambda c: c["optimizers"][1]["param_groups"][0].update(betas=0.5), "Adam's betas is 0.5"),
+        (
+            lambda c: c["optimizers"][0]["param_groups"][0].update(differentiable=True),
+            "Adam's differentiable is True",
+        ),
+        (
+            lambda c: c["optimizers"][0]["param_groups"][0].update(maximize=torch.ones(2)),
+            "Adam's maximize is tensor",
+        ),
+        (
+            lambda c: c["optimizers"][1]["param_groups"][0].update(fused=torch.ones(2)),
+            "Adam's fused is tensor",
+        ),
         (lambda c: c["generator"]["layers"][0].update(channels=2**40), "has shape"),
         (lambda c: c["generator"]["layers"][0].update(channels=10**30), "incomplete or from another version"),
     ],

@@ -260,7 +260,7 @@ def read_checkpoint(path: Path, original: train.TrainState | None) -> str:
         pairs = zip(("generator", "discriminator"), ("generator", "discriminator"), strict=True)
         if not all(same(getattr(state, ours), getattr(original, theirs)) for ours, theirs in pairs):
             raise FindingError("the weights differ")
-    else:  # whatever it says, a step must be possible, or be refused
+    elif not state.config.compile:  # whatever it says, a step must be possible, or be refused
         count = state.generator.channels, state.generator.image_size, state.generator.image_size
         real = torch.zeros(4, *count)
         labels = torch.zeros(4, dtype=torch.int64) if state.generator.classes else None

@@ -342,8 +342,9 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
         for name in ("lr", "betas", "eps", "weight_decay"):
             if not _alike(group[name], own[name]):
                 raise ValueError(f"Adam's {name} is {group[name]!r}")
-        for name in ("amsgrad", "maximize", "capturable", "differentiable"):  # which no run here sets
-            if group[name] is not own[name]:
+        switches = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+        for name in switches:  # which no run here sets; the last is younger than the others
+            if group.get(name, own.get(name)) is not own.get(name):
                 raise ValueError(f"Adam's {name} is {group[name]!r}")
         for name in ("foreach", "fused"):  # ways of computing; older checkpoints have none
             if not isinstance(group.get(name), bool | None):

@@ -438,6 +438,10 @@ def forge(begin, tmp_path):
             lambda c: c["optimizers"][1]["param_groups"][0].update(fused=torch.ones(2)),
             "Adam's fused is tensor",
         ),
+        (
+            lambda c: c["optimizers"][1]["param_groups"][0].update(decoupled_weight_decay=True),
+            "Adam's decoupled_weight_decay is True",
+        ),
         (lambda c: c["generator"]["layers"][0].update(channels=2**40), "has shape"),
         (lambda c: c["generator"]["layers"][0].update(channels=10**30), "incomplete or from another version"),
     ],

@@ -345,7 +345,7 @@ def sample(
     """
     found = read(folder)
     generator = found.averaged or found.generator
-    prior = found.config["train"]["prior"]
+    prior = read_config(folder).train.prior  # an older run does not name it
     if label is not None and not generator.classes:
         raise ValueError(f"label must be absent: the run has no classes, got {label}")
     if label is not None and not 0 <= label < generator.classes:

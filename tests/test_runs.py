@@ -627,3 +627,11 @@ def test_any_changed_byte_of_a_history_or_config_is_an_error_that_names_it_or_a_
         except ValueError as error:
             assert str(path) in str(error)  # noqa: PT017 - either is right
         path.write_bytes(before)
+
+
+def test_an_older_run_that_does_not_name_a_setting_is_sampled_by_its_default(whole, tmp_path):
+    older = shutil.copytree(whole, tmp_path / "older")
+    content = json.loads((older / "config.json").read_text())
+    del content["classes"], content["train"]["prior"]
+    (older / "config.json").write_text(json.dumps(content))
+    assert runs.sample(older, 2).tobytes() == runs.sample(whole, 2).tobytes()

@@ -238,7 +238,11 @@ def _describe(network: Generator | Discriminator) -> dict[str, Any]:
 
 
 def _arguments(description: dict[str, Any]) -> dict[str, Any]:
-    return description | {"layers": [Layer(**layer) for layer in description["layers"]]}
+    layers = [Layer(**layer) for layer in description["layers"]]
+    for layer in layers:
+        if not _alike(layer.slope, 0.2):  # which torch would find at the first image
+            raise ValueError(f"a layer's slope is {layer.slope!r}")
+    return description | {"layers": layers}
 
 
 def _generator(description: dict[str, Any]) -> Generator:

@@ -443,6 +443,7 @@ def forge(begin, tmp_path):
             "Adam's decoupled_weight_decay is True",
         ),
         (lambda c: c["generator"]["layers"][0].update(channels=2**40), "has shape"),
+        (lambda c: c["discriminator"]["layers"][0].update(slope=torch.ones(1)), "slope is tensor"),
         (lambda c: c["generator"]["layers"][0].update(channels=10**30), "incomplete or from another version"),
     ],
 )

@@ -38,7 +38,7 @@ ratios ours is held against it; TensorFlow itself is neither needed nor run.
 python benchmarks/speed.py                      all of it: half an hour on two cores
 python benchmarks/speed.py --quick              28 and 64 pixels, no tricks: under 4 minutes; the last line
                                                 has the ratios end to end
-python benchmarks/speed.py --compile            torch.compile alone: 20 to 40 seconds a start
+python benchmarks/speed.py --compile            torch.compile alone: one to three minutes a start
 python benchmarks/speed.py --store              keep the results with the package
 """
 

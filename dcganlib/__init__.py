@@ -4,4 +4,4 @@ Import the module you need: ``from dcganlib import data, models, train``. Nothin
 so ``import dcganlib`` costs nothing and changes no setting of your process.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

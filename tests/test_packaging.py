@@ -133,18 +133,59 @@ def test_the_package_needs_little():
     assert names == core | downloads | processes | digits | measures
 
 
-def test_the_pinned_set_is_audited_each_week_with_the_actions_that_the_tests_use():
-    audit = yaml.safe_load((ROOT / ".github" / "workflows" / "audit.yml").read_text())
-    on = audit[True]  # YAML reads the key `on` so
-    assert len(on["schedule"][0]["cron"].split()) == 5
-    assert on["schedule"][0]["cron"].split()[2:4] == ["*", "*"]
-    (job,) = audit["jobs"].values()
-    assert any(
-        "pip_audit" in step.get("run", "") and "constraints.txt" in step["run"] for step in job["steps"]
-    )
-    used = {step["uses"] for step in job["steps"] if "uses" in step}
-    assert used <= {step.get("uses") for step in WORKFLOW["jobs"]["test"]["steps"]}
-    assert audit["permissions"] == WORKFLOW["permissions"] == {"contents": "read"}
+WORKFLOWS = {
+    path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")
+}
+
+
+def steps(workflow):
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def test_the_versions_the_links_and_known_vulnerabilities_are_checked_each_week():
+    weekly = WORKFLOWS["weekly"]
+    (when,) = weekly[True]["schedule"]  # YAML reads the key `on` as True
+    assert when["cron"].split()[2:4] == ["*", "*"]
+    assert len(when["cron"].split()) == 5
+    commands = [step["run"] for step in steps(weekly) if "run" in step]
+    assert any("pip_audit" in command and "constraints.txt" in command for command in commands)
+    assert "make links" in commands
+    assert "make ${{ matrix.target }}" in commands
+    versions = weekly["jobs"]["versions"]["strategy"]["matrix"]["include"]
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"lowest", "colab"} == {entry["target"] for entry in versions} <= targets
+    assert "links" in targets
+
+
+def test_every_action_is_pinned_to_a_commit_and_to_one_commit_everywhere():
+    pinned = {}
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for line in re.findall(r"uses: (.+)", path.read_text()):
+            action, commit, version = re.fullmatch(
+                r"([\w/-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", line
+            ).groups()
+            assert pinned.setdefault(action, (commit, version)) == (commit, version), path
+    assert "actions/checkout" in pinned
+
+
+def test_workflows_may_read_only_except_the_jobs_that_publish():
+    for name, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {"contents": "read"}, name
+    more = {job for w in WORKFLOWS.values() for job, body in w["jobs"].items() if "permissions" in body}
+    assert more == {"publish", "release"}
+
+
+def test_a_publication_is_never_cancelled_half_way():
+    ci = WORKFLOWS["ci"]
+    assert ci["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert ci["jobs"]["publish"]["concurrency"]["cancel-in-progress"] is False
+    assert ci["jobs"]["publish"]["if"] == "github.ref == 'refs/heads/main'"
+
+
+def test_a_pull_request_carries_its_rendered_pages():
+    (upload,) = (s for s in steps(WORKFLOWS["ci"]) if "actions/upload-artifact" in s.get("uses", ""))
+    assert "pull_request" in upload["if"]
+    assert upload["with"]["path"] == "_build/html"
 
 
 IMPORT = """

@@ -41,7 +41,7 @@ INVENTORIES = {
     },
     "pillow": {"PIL.Image.Image": "reference/Image.html#PIL.Image.Image"},
 }
-"""For each project, names as autodoc writes them (where a class is defined), and where they are documented."""
+"""Per project: names as autodoc writes them (where a class is defined), and where they are documented."""
 
 
 def dump(project: str, names: dict[str, str]) -> bytes:

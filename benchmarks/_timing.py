@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,14 +28,19 @@ class Child:
     Args:
         script: The benchmark, which calls ``serve`` where it is started with ``--child``.
         spec: What the process is to be; plain values.
+        deadline: When to give up on an answer and end the process, by ``time.perf_counter``.
 
     Attributes:
         ready: What it said when it was ready.
         seconds: From its start until then, imports included.
+
+    Raises:
+        TimeoutError: There was no answer by the deadline; also from ``ask``.
+        RuntimeError: The process ended by itself.
     """
 
-    def __init__(self, script: str, spec: dict[str, Any]) -> None:
-        begin = time.perf_counter()
+    def __init__(self, script: str, spec: dict[str, Any], deadline: float = math.inf) -> None:
+        begin, self._deadline = time.perf_counter(), deadline
         command = [sys.executable, script, "--child", json.dumps(spec)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -52,10 +58,18 @@ class Child:
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
+        left = min(self._deadline - time.perf_counter(), threading.TIMEOUT_MAX)
+        watch = threading.Timer(max(left, 0), self._process.kill)
+        watch.daemon = True
+        watch.start()
         line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a process of the benchmark ended with code {self._process.wait()}")
-        return json.loads(line)
+        watch.cancel()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        if time.perf_counter() >= self._deadline:
+            raise TimeoutError("a process of the benchmark had no answer in time")
+        raise RuntimeError(f"a process of the benchmark ended with code {code}")
 
     def __enter__(self) -> Child:
         return self

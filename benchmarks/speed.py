@@ -31,13 +31,17 @@ Then each trick's own ratio: it is added to the plain step (the tutorial's with 
 else is, but where the row names another base; the two processes take turns. And the seconds of the
 imports.
 
+What the processor lacks is left out, with a line that says so: without instructions for bfloat16 a step in
+it takes many times as long as one in float32.
+
 On two cores with AVX-512, TensorFlow's own tutorial, run side by side, did 400 to 424 images/s where
 plain torch on its networks did 340: 1.18 to 1.25 times the row "resident" of "tensorflow". By these two
 ratios ours is held against it; TensorFlow itself is neither needed nor run.
 
 python benchmarks/speed.py                      all of it: half an hour on two cores
-python benchmarks/speed.py --quick              28 and 64 pixels, no tricks: under 4 minutes; the last line
-                                                has the ratios end to end
+python benchmarks/speed.py --quick              28 and 64 pixels, no tricks: under 4 minutes on any machine,
+                                                as what is not done by then is left out, with a line that
+                                                says so; the last line has the ratios end to end
 python benchmarks/speed.py --compile            torch.compile alone: one to three minutes a start
 python benchmarks/speed.py --store              keep the results with the package
 """
@@ -47,6 +51,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -71,7 +76,7 @@ from dcganlib.models import Discriminator, Generator, Layer
 EPOCH = 60_000  # images
 WARM = 3  # steps before a process calls itself ready
 PICTURES = 500
-QUICK_SECONDS = 200  # no further round begins that would not be over by then
+QUICK_SECONDS = 220  # what --quick has not measured by then is left out; 20 more are for start and end
 TENSORFLOW = 400 / 340, 424 / 340  # its own tutorial's images/s over plain torch's on its networks, see above
 ADAM = {"plain": {}, "fused": {"fused": True}, "foreach": {"foreach": True}}
 
@@ -393,21 +398,36 @@ class Bench:
     Args:
         options: Of the command line.
         pictures: Folder of pictures.
+        deadline: When a process that has not answered is given up, by ``time.perf_counter``.
+
+    Attributes:
+        precisions: Those that the device has instructions for.
     """
 
-    def __init__(self, options: argparse.Namespace, pictures: Path) -> None:
+    def __init__(self, options: argparse.Namespace, pictures: Path, deadline: float = math.inf) -> None:
+        from dcganlib import fast  # here, as the start of those that do without it is timed
+
         self.device = training.pick_device(options.device)
-        self.options, self.pictures = options, pictures
-        self.begin = time.perf_counter()
+        self.options, self.pictures, self.deadline = options, pictures, deadline
+        half = self.device.type != "cpu" or fast.has_bfloat16()
+        self.precisions = ("float32", "bfloat16") if half else ("float32",)
 
     def start(self, network: str, way: Way) -> Child:
-        """A process that trains in this way."""
+        """A process that trains in this way.
+
+        Raises:
+            TimeoutError: It was not ready by the deadline.
+        """
         place = {"device": str(self.device), "root": self.options.root, "pictures": str(self.pictures)}
-        return Child(__file__, {"network": network, "way": asdict(way), **place})
+        return Child(__file__, {"network": network, "way": asdict(way), **place}, self.deadline)
 
     def round(self, network: str, ways: dict[str, Way], index: int) -> list[dict[str, Any]]:
-        """One row for each way: fresh processes, which take turns."""
-        batch, peaks = NETWORKS[network].batch, {"float32": [], "bfloat16": []}
+        """One row for each way: fresh processes, which take turns.
+
+        Raises:
+            TimeoutError: A process had not answered by the deadline.
+        """
+        batch, peaks = NETWORKS[network].batch, {precision: [] for precision in self.precisions}
 
         def look() -> None:
             for precision, values in peaks.items():
@@ -528,13 +548,13 @@ def _range(values: dict[str, float]) -> str:
 
 
 def last_line(rows: Sequence[dict[str, Any]]) -> str:
-    """The ratios end to end, ours over the tutorials' loop."""
-    ratios = {(row["network"], row["way"]): row["ratio"]["median"] for row in rows}
-    parts = (
-        f"{size} fp32 {ratios[size, 'float32']:.2f} bf16 {ratios[size, 'bfloat16']:.2f}"
-        for size in ("28px", "64px")
-    )
-    return "ratio " + " ".join(parts)
+    """The ratios end to end, ours over the tutorials' loop; those that were measured."""
+    short, parts = {"float32": "fp32", "bfloat16": "bf16"}, []
+    for size in ("28px", "64px"):
+        found = {row["way"]: row["ratio"]["median"] for row in rows if row["network"] == size}
+        named = [f"{name} {found[way]:.2f}" for way, name in short.items() if way in found]
+        parts += [size, *named] if named else []
+    return " ".join(["ratio", *parts])
 
 
 def main() -> None:
@@ -550,14 +570,17 @@ def main() -> None:
     parser.add_argument("--store", action="store_true", help="keep the results with the package")
     parser.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
     parser.add_argument("--device", default="auto", help="as for dcganlib train (%(default)s)")
-    options = parser.parse_args()
+    options, begin = parser.parse_args(), time.perf_counter()
     if options.quick and options.compile:
         parser.error("--quick has no form with --compile")
     if options.store and (options.quick or options.rounds < 5):
         parser.error("only five rounds or more of the whole are stored, not --quick")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, make_pictures(Path(folder)))
+        deadline = begin + QUICK_SECONDS if options.quick else math.inf
+        bench = Bench(options, make_pictures(Path(folder)), deadline)
         print(json.dumps(about := machine(bench.device)))
+        if "bfloat16" not in bench.precisions:
+            print("bfloat16 is left out: this processor has no instructions for it")
         found = {"rows": tricks(bench, COMPILED)} if options.compile else measure(bench)
     if options.store:
         from dcganlib import runs
@@ -575,17 +598,50 @@ def main() -> None:
 
 
 def tricks(bench: Bench, chosen: dict[str, tuple[Way, Way]]) -> list[dict[str, Any]]:
-    """Each trick's own ratio for both pairs of networks, those aside that have no such layers; printed."""
+    """Each trick's own ratio for both pairs of networks, those aside that have no such layers; printed.
+
+    Left out as well: what is in a precision that the device lacks.
+    """
     rows = [
         bench.trick(network, name, *pair)
         for network in ("28px", "64px")
         for name, pair in chosen.items()
-        if ONLY.get(name, network) == network
+        if ONLY.get(name, network) == network and {way.precision for way in pair} <= {*bench.precisions}
     ]
     for row in rows:
         started = " and ".join(f"{seconds:.0f} s" for seconds in row["start_s"])
         print(f"{row['network']:<6}{row['trick']:<46}{_range(row['ratio'])}   ready after {started}")
     return rows
+
+
+def all_rounds(bench: Bench, networks: Sequence[str], ways: dict[str, Way]) -> dict[str, list[Any]]:
+    """The rounds of each pair of networks, as many as are asked for or are over by the deadline.
+
+    Returns:
+        For each pair, in the order given, ``Bench.round`` of each round. A pair whose first round was not
+        over in time is left out, with a line that says so.
+
+    Raises:
+        SystemExit: There was not time for a single one.
+    """
+    quick = bench.options.quick
+    rounds: dict[str, list[Any]] = {}
+    for index in range(3 if quick else bench.options.rounds):
+        began = time.perf_counter()
+        try:
+            for network in networks:
+                rounds.setdefault(network, []).append(bench.round(network, ways, index))
+        except TimeoutError:
+            break
+        now = time.perf_counter()
+        if now + (now - began) > bench.deadline:
+            break
+    missing = [network for network in networks if not rounds.get(network)]
+    for network in missing:
+        print(f"{network} is left out: it was not measured within {QUICK_SECONDS} seconds")
+    if len(missing) == len(networks):
+        sys.exit("this machine is too slow for --quick: run it without")
+    return {network: rounds[network] for network in networks if network not in missing}
 
 
 def measure(bench: Bench) -> dict[str, Any]:
@@ -595,19 +651,13 @@ def measure(bench: Bench) -> dict[str, Any]:
     # The tutorials have 2. Where all share the processors, they would work while others have their turn.
     workers = (2 if device.type == "cuda" else 0) if options.workers is None else options.workers
     ways = WAYS | {"tutorial": replace(WAYS["tutorial"], workers=workers)}
+    ways = {name: way for name, way in ways.items() if way.precision in bench.precisions}
     networks = list(NETWORKS)
     if options.quick:
         networks.remove("tensorflow")
         del ways["resident"]
-    rounds: dict[str, list[list[dict[str, Any]]]] = {network: [] for network in networks}
-    for index in range(3 if options.quick else options.rounds):
-        began = time.perf_counter()
-        for network in networks:
-            rounds[network].append(bench.round(network, ways, index))
-        now = time.perf_counter()
-        if options.quick and now + (now - began) > bench.begin + QUICK_SECONDS:
-            break
-    rows = [row for network in networks for row in summary(rounds[network])]
+    rounds = all_rounds(bench, networks, ways)
+    rows = [row for measured in rounds.values() for row in summary(measured)]
     ratios = over_tensorflow(rows)
     print("start: " + json.dumps(start))
     print(table(rows))

@@ -1,5 +1,6 @@
 """What the tests share: seeded sources, tiny networks and sets, and no way out to the network."""
 
+import os
 import socket
 import threading
 import time
@@ -20,8 +21,11 @@ mpl.use("Agg")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Tiny networks run faster on one thread, and the same on every machine."""
-    torch.set_num_threads(1)
+    """Tiny networks are fastest on one thread, here and in the commands that tests start.
+
+    Several test processes then share the cores without getting in each other's way.
+    """
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import speed
 import torch
 from torch import nn
 
-from dcganlib import data, losses, models, runs, sizes, train
+from dcganlib import data, fast, losses, models, runs, sizes, train
 from dcganlib.models import ARCHITECTURES
 
 CPU = torch.device("cpu")
@@ -80,9 +80,10 @@ def test_the_tutorials_loop_moves_the_weights_as_train_does(tiny_pair, tiny_imag
 def test_what_is_thrown_away_changes_nothing(moved):
     (g, d), values = moved()
     (g_frozen, d_frozen), same = moved(frozen=True)
-    assert g.equal(g_frozen)
-    assert d.equal(d_frozen)
-    assert values == same
+    # A backward pass that is asked for fewer gradients may take another way, and round otherwise.
+    torch.testing.assert_close(g_frozen, g, rtol=0, atol=5e-6)  # three steps of Adam are up to 6e-4
+    torch.testing.assert_close(d_frozen, d, rtol=0, atol=5e-6)
+    assert values == [pytest.approx(pair, rel=1e-5) for pair in same]
 
 
 def test_other_fakes_change_what_g_learns_and_not_ds_first_step(moved):
@@ -319,6 +320,18 @@ def test_a_process_that_dies_is_told(tmp_path):
         _timing.Child(str(script), {})
 
 
+def test_a_process_with_no_answer_by_the_deadline_is_ended(tmp_path):
+    script = tmp_path / "hangs.py"
+    script.write_text("import time\nprint('{}', flush=True)\ntime.sleep(600)")
+    with _timing.Child(str(script), {}) as child:
+        child._deadline = time.perf_counter() + 0.1
+        with pytest.raises(TimeoutError, match="no answer in time"):
+            child.ask()
+        assert child._process.returncode < 0
+    with pytest.raises(TimeoutError, match="no answer in time"):
+        _timing.Child(str(script), {}, time.perf_counter())
+
+
 # Results
 
 
@@ -388,11 +401,20 @@ class FakeChild:
 
 @pytest.fixture
 def fake_children(monkeypatch):
+    """Processes that answer at once, on a processor that has bfloat16; gives what was started."""
+    started = []
+
+    def start(self, network, way):
+        started.append((network, way.precision))
+        return FakeChild()
+
+    monkeypatch.setattr(fast, "has_bfloat16", lambda: True)
     monkeypatch.setattr(speed, "peak", lambda precision, device: 1e11)
-    monkeypatch.setattr(speed.Bench, "start", lambda self, network, way: FakeChild())
+    monkeypatch.setattr(speed.Bench, "start", start)
     monkeypatch.setattr(speed, "make_pictures", lambda folder: folder)
     monkeypatch.setattr(speed, "cold_and_warm", lambda folder: {"cold_60000_s": 60.0, "cache_s": 0.1})
     monkeypatch.setattr(speed, "imports", lambda times: {"import torch": 2.0})
+    return started
 
 
 def test_a_round_adds_the_start_to_an_epochs_steps(fake_children, tmp_path):
@@ -414,6 +436,55 @@ def test_the_quick_form_ends_with_the_line_of_ratios_and_stores_nothing(
     speed.main()
     assert capsys.readouterr().out.splitlines()[-1] == EQUAL
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("quick", [["--quick"], []])
+def test_bfloat16_is_left_out_where_the_processor_lacks_it(quick, fake_children, monkeypatch, capsys):
+    def only_float32(precision, device):
+        assert precision == "float32"
+        return 1e11
+
+    monkeypatch.setattr("sys.argv", ["speed.py", *quick, "--device", "cpu"])
+    monkeypatch.setattr(fast, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(speed, "peak", only_float32)
+    speed.main()
+    said = capsys.readouterr().out.splitlines()
+    assert "bfloat16 is left out: this processor has no instructions for it" in said
+    assert said[-1] == "ratio 28px fp32 1.00 64px fp32 1.00"
+    assert {precision for _, precision in fake_children} == {"float32"}
+
+
+def test_what_the_quick_form_cannot_measure_in_time_is_left_out(fake_children, monkeypatch, capsys):
+    def start(self, network, way):
+        if network == "64px":
+            raise TimeoutError
+        return FakeChild()
+
+    monkeypatch.setattr("sys.argv", ["speed.py", "--quick", "--device", "cpu"])
+    monkeypatch.setattr(speed.Bench, "start", start)
+    speed.main()
+    said = capsys.readouterr().out.splitlines()
+    assert "64px is left out: it was not measured within 220 seconds" in said
+    assert said[-1] == "ratio 28px fp32 1.00 bf16 1.00"
+
+
+def test_a_machine_too_slow_for_the_quick_form_is_told_so(fake_children, monkeypatch):
+    def start(self, network, way):
+        assert self.deadline - time.perf_counter() == pytest.approx(speed.QUICK_SECONDS, abs=60)
+        raise TimeoutError
+
+    monkeypatch.setattr("sys.argv", ["speed.py", "--quick", "--device", "cpu"])
+    monkeypatch.setattr(speed.Bench, "start", start)
+    with pytest.raises(SystemExit, match="too slow for --quick"):
+        speed.main()
+
+
+@pytest.mark.parametrize(("left", "rounds"), [(math.inf, 3), (0, 1)])
+def test_no_further_round_begins_that_would_not_be_over_in_time(left, rounds, fake_children, tmp_path):
+    options = speed.argparse.Namespace(device="cpu", quick=True, turn=1.0, root=None, rounds=5)
+    bench = speed.Bench(options, tmp_path, time.perf_counter() + left)
+    found = speed.all_rounds(bench, ["28px", "64px"], {"tutorial": speed.WAYS["tutorial"]})
+    assert {network: len(each) for network, each in found.items()} == {"28px": rounds, "64px": rounds}
 
 
 def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypatch, tmp_path, capsys):

@@ -18,9 +18,6 @@ from typing import Any
 
 import torch
 
-ISA = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""Instruction sets that decide how fast a matrix product is, by their names in /proc/cpuinfo."""
-
 
 class Child:
     """A fresh process of a benchmark. It gets ready, then does what it is asked, and waits in between.
@@ -175,15 +172,11 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers were measured on."""
-    cpu = _proc("cpuinfo")
-    memory = re.search(r"MemTotal:\s+(\d+)", _proc("meminfo"))
-    flags = (re.search(r"^flags\s*:(.*)$", cpu, re.MULTILINE) or ["", ""])[1].split()
-    name = re.search(r"^model name\s*:\s*(.*)$", cpu, re.MULTILINE)
-    return {
-        "cpu": name[1] if name else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "isa": [flag for flag in ISA if flag in flags],
+    from dcganlib import fast  # here, as the start of a process that does without it is timed
+
+    meminfo = Path("/proc/meminfo")
+    memory = re.search(r"MemTotal:\s+(\d+)", meminfo.read_text()) if meminfo.exists() else None
+    return fast.processor() | {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "memory_gb": round(1024 * int(memory[1]) / 1e9, 1) if memory else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -191,8 +184,3 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
-
-
-def _proc(name: str) -> str:
-    path = Path("/proc") / name
-    return path.read_text() if path.exists() else ""

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import re
+import subprocess
 import sys
 from functools import cache
 from typing import Any
@@ -19,7 +22,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WORD = 1 << 16  # values of the 16 random bits that decide on one unit
-MANY = 256  # channels from which a strided convolution in half precision is faster as a matrix product
+FEW = 1 << 14  # units for which torch's own dropout is as fast: below, its shorter start counts for more
+MANY = 512  # channels from which a strided convolution in half precision is faster as a matrix product
+MANY_AMX = 256  # the same in bfloat16, on a processor that multiplies tiles of it
+MOVED = 100  # multiplications in the time of writing a number to memory and reading it again
 
 
 def accelerate(network: nn.Module) -> nn.Module:
@@ -61,9 +67,62 @@ def keep_memory() -> bool:
 
 def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware, and may."""
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()  # how one caps the instructions in use
-    capped = not ("BF16" in allowed or "AMX" in allowed or allowed in ("ALL", "DEFAULT"))
-    return not capped and torch.cpu._is_avx512_bf16_supported()
+    return _may_use("BF16", "AMX") and torch.cpu._is_avx512_bf16_supported()
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies tiles of bfloat16 (Intel's AMX), and may."""
+    return _may_use("AMX") and torch.cpu._is_amx_tile_supported()
+
+
+def processor() -> dict[str, Any]:
+    """The processor that this process runs on, on Linux, macOS and Windows.
+
+    Returns:
+        "cpu": its name. "cores": how many this process may use. "threads": on how many PyTorch computes.
+        "isa": those of its instruction sets that decide how fast a matrix product is, by their names in
+        Linux's /proc/cpuinfo: "avx2", "avx512f", "avx512_bf16" and "amx_bf16".
+    """
+    from joblib import cpu_count  # here, as training itself does without
+
+    known = {
+        "avx2": torch.cpu._is_avx2_supported,
+        "avx512f": torch.cpu._is_avx512_supported,
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported,
+        "amx_bf16": torch.cpu._is_amx_tile_supported,
+    }
+    return {
+        "cpu": _processor_name(),
+        "cores": cpu_count(),
+        "threads": torch.get_num_threads(),
+        "isa": [name for name, supported in known.items() if supported()],
+    }
+
+
+def _processor_name() -> str:
+    """Its name as sold; the kind of its instructions where the system does not tell."""
+    try:
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            name = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        elif sys.platform == "win32":
+            import winreg
+
+            key = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
+                name = winreg.QueryValueEx(opened, "ProcessorNameString")[0]
+        else:
+            with open("/proc/cpuinfo", encoding="utf-8") as file:  # of ARM it has no such line
+                name = (re.search(r"^model name[ \t]*:(.*)$", file.read(), re.MULTILINE) or ["", ""])[1]
+    except (OSError, subprocess.CalledProcessError):
+        name = ""
+    return name.strip() or platform.processor() or platform.machine()
+
+
+def _may_use(*parts: str) -> bool:
+    """Whether the cap on the instructions in use, if there is one, has one of these in its name."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    return cap in ("ALL", "DEFAULT") or any(part in cap for part in parts)
 
 
 class Dropout(nn.Dropout):
@@ -76,7 +135,7 @@ class Dropout(nn.Dropout):
     def forward(self, inputs: Tensor) -> Tensor:
         """Set each unit to 0 with probability ``p``, in training; any shape."""
         dropped = round(self.p * WORD)
-        if not self.training or not 0 < dropped < WORD or self.inplace:
+        if not self.training or not 0 < dropped < WORD or self.inplace or inputs.numel() < FEW:
             return super().forward(inputs)
         source = numpy.random.SFC64(int(torch.randint(2**62, ())))  # seeded by torch, and so reproducible
         words = source.random_raw(-(-inputs.numel() // 4)).view(numpy.int16)  # four to a number of 64 bits
@@ -101,9 +160,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if size == 1 and (padding, extra) == (0, 0):
             product = maps.flatten(1) @ self.weight.flatten(1)
             grown = product.view(len(maps), self.out_channels, kernel, kernel)
-        elif (stride, extra) == (1, 0) and _pays(size, kernel, padding):
+        elif (stride, extra) == (1, 0) and _pays(maps.shape, self.weight.shape, padding):
             grown = _by_dft(maps, self.weight, padding)
-        elif half and self.in_channels >= MANY and extra <= padding:
+        elif half and self.in_channels >= _many(half) and extra <= padding:
             grown = _Spread.apply(maps.to(half), self.weight.to(half), stride, padding, extra)
         else:
             return super().forward(maps)
@@ -121,7 +180,7 @@ class Conv2d(nn.Conv2d):
         if maps.shape[-1] == self.kernel_size[0] and self.padding == (0, 0):
             product = nn.functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)
             return product[:, :, None, None]
-        if half and self.out_channels >= MANY:
+        if half and self.out_channels >= _many(half):
             found = _Gather.apply(maps.to(half), self.weight.to(half), self.stride[0], self.padding[0])
             return found if self.bias is None else found + self.bias[:, None, None].to(half)
         return super().forward(maps)
@@ -238,6 +297,11 @@ def _half(maps: Tensor) -> torch.dtype | None:
     return used if used in (torch.bfloat16, torch.float16) else None
 
 
+def _many(half: torch.dtype) -> int:
+    """Channels from which the product of a strided convolution in half precision pays, on this processor."""
+    return MANY_AMX if half == torch.bfloat16 and has_amx() else MANY
+
+
 def _by_dft(maps: Tensor, weight: Tensor, padding: int) -> Tensor:
     """Transposed convolution with stride 1 by way of the discrete Fourier transform.
 
@@ -259,10 +323,23 @@ def _length(size: int, kernel: int, padding: int) -> int:
     return (size + kernel - 1 - padding) | 1
 
 
-def _pays(size: int, kernel: int, padding: int) -> bool:
-    """Whether the products by frequency are far fewer than those by pixel and tap."""
+def _pays(maps: torch.Size, weight: torch.Size, padding: int) -> bool:
+    """Whether ``_by_dft`` takes less time than the plain layer, by what both multiply and what they move.
+
+    There are fewer products by frequency than by pixel and tap. But to transform maps, weights and result
+    takes products as well, and all of that is written to memory and read again, which for few channels,
+    few images or a small kernel takes longer than what is saved.
+    """
+    (n, channels, size, _), (_, out_channels, kernel, _) = maps, weight
+    out = size + kernel - 1 - 2 * padding
     frequencies = 1 + 3 * (_length(size, kernel, padding) ** 2 - 1) // 2
-    return 3 * frequencies < (size * kernel) ** 2
+    products = n * channels * out_channels
+    transforms = (
+        n * channels * (size**2 + MOVED)
+        + channels * out_channels * (kernel**2 + MOVED)
+        + n * out_channels * (out**2 + MOVED)
+    )
+    return frequencies * (products + transforms) < products * (size * kernel) ** 2
 
 
 @cache

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import celeba, data, models
+from dcganlib import celeba, data, models, plot
 
 mpl.use("Agg")
 
@@ -32,6 +32,21 @@ def _one_thread():
 def _closed_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def quick_curves():
+    """Draw a run's losses as bare lines: axes and their words take longer than a tiny run's training."""
+
+    def bare(records, **options):
+        axes = plt.figure(figsize=(1, 1)).add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
+        for loss in ("d_loss", "g_loss"):
+            axes.plot([row[loss] for row in records])
+        return [axes]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plot, "plot_history", bare)
+        yield
 
 
 @pytest.fixture(autouse=True)

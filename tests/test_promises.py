@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -32,6 +31,8 @@ ROOT = Path(__file__).parent.parent
 OLD = ROOT / "tests" / "data" / "f3d90a0"  # written by the code of that commit, before there were checksums
 TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 3}
 CONFIG = TrainConfig(batch_size=4, seed=3)
+
+pytestmark = pytest.mark.usefixtures("quick_curves")
 
 
 @pytest.fixture
@@ -54,16 +55,6 @@ def _usual_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True)
-def _quick_curves(monkeypatch):
-    """Drawing the losses takes longer than all the rest."""
-
-    def blank(records, **options):
-        return [plt.figure(figsize=(1, 1)).add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])]
-
-    monkeypatch.setattr(plot, "plot_history", blank)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from dcganlib.train import TrainConfig, resolve, start, train
 TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
 CONFIG = TrainConfig(batch_size=4, seed=3)
 
+pytestmark = pytest.mark.usefixtures("quick_curves")
+
 
 @pytest.fixture(scope="module")
 def train_discs(image_folder, tmp_path_factory):

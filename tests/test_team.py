@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from dcganlib import checkpoint, data, files, models, plot, runs, team, train
+from dcganlib import checkpoint, data, files, models, runs, team, train
 from dcganlib.__main__ import main
 from dcganlib.train import TrainConfig
 
@@ -32,6 +31,7 @@ LOCAL["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = (
 NAMED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_curves"),
     pytest.mark.skipif(sys.platform != "linux", reason="forks processes, and reads Linux's tables of them"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # of a process that may have threads
 ]
@@ -39,14 +39,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """This process is in no group, whatever started it; and drawing the losses takes no time."""
-
-    def blank(records, **options):
-        return [plt.figure(figsize=(1, 1)).add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])]
-
+    """This process is in no group, whatever started it."""
     for name in NAMED:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(plot, "plot_history", blank)
 
 
 @dataclass
@@ -95,7 +90,7 @@ def together(tmp_path_factory):
             processes.append(process)
         answers = []
         for rank, process in enumerate(processes):
-            process.join(60)
+            process.join(300)  # on a busy machine; else it takes seconds
             stuck = process.is_alive()
             if stuck:
                 process.kill()
@@ -628,7 +623,7 @@ def started(words, log, **options):
                 process.wait()
 
 
-def wait_for(event, log, seconds=120):
+def wait_for(event, log, seconds=300):
     end = time.monotonic() + seconds
     while not event():
         assert time.monotonic() < end, log.read_text()
@@ -663,7 +658,7 @@ def test_torchrun_starts_a_killed_group_again_and_passes_a_signal_on(image_folde
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: holder(out) not in (0, first) and begun(out, kept + 5)(), log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) != 0
+        assert process.wait(120) != 0
     said = log.read_text()
     state, history = checkpoint.load(out / "checkpoint.pt")
     assert f"stopped after step {state.step}, all saved" in said
@@ -712,7 +707,7 @@ def test_two_hosts_train_together(two_hosts, image_folder, tmp_path):
     logs = [tmp_path / f"log{number}" for number in (0, 1)]
     words = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "x"]
     words += ["--rdzv-endpoint", f"{address}:29400"]
-    run = ["-m", "dcganlib", *command(image_folder, out)]
+    run = ["-m", "dcganlib", *command(image_folder, out, steps=4)]
     launches = [
         [*("ip", "netns", "exec", name), *torchrun(*words, "--rdzv-conf", conf, "--local-addr", own, *run)]
         for (name, own), conf in zip(two_hosts, ("is_host=1", "is_host=0"), strict=True)
@@ -721,8 +716,8 @@ def test_two_hosts_train_together(two_hosts, image_folder, tmp_path):
         started(launches[0], logs[0], GLOO_SOCKET_IFNAME="eth0") as first,
         started(launches[1], logs[1], GLOO_SOCKET_IFNAME="eth0") as second,
     ):
-        codes = first.wait(120), second.wait(120)
+        codes = first.wait(300), second.wait(300)
     said = logs[0].read_text() + logs[1].read_text()
     assert codes == (0, 0), said
     assert said.count("2 processes, 2 images each, 4 in a step") == 1
-    assert [row["step"] for row in runs.read(out).history] == list(range(1, 9))
+    assert [row["step"] for row in runs.read(out).history] == list(range(1, 5))

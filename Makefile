@@ -1,10 +1,12 @@
 # Two commands matter: `make book` renders the book, `make test` checks everything. Both first make
 # .venv with the pinned set, each file of it checked against the hash in requirements.lock; later calls
-# reuse it until pyproject.toml or requirements.lock change.
+# reuse it until pyproject.toml or requirements.lock change. tools/environment.py does it and says what is wrong.
 
-PYTHON   ?= python3
-PORT     ?= 8000
-CHAPTERS ?=
+PYTHON    ?= python3
+PORT      ?= 8000
+CHAPTERS  ?=
+INSTALLER ?= uv
+FREE_GB   ?=
 
 # Test processes: one a core, as far as this process may use them, and no more than 8, as each holds torch.
 WORKERS ?= $(shell $(PY) -c "import joblib; print(min(8, joblib.cpu_count()))")
@@ -20,18 +22,21 @@ DONE := .venv/.installed
 PAGE := _build/html/index.html
 
 .NOTPARALLEL:
-.PHONY: help book test execute serve lint unit notebooks format sync stamp lock clean
+.PHONY: FORCE help book test execute serve lint unit notebooks format sync stamp lock lowest colab clean
 
 help:    ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-$(DONE): pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 ...")'
-	@echo "Installing the pinned set into .venv: several minutes and up to 6 GB, once."
-	@test -x $(PY) || $(PYTHON) -m venv .venv
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(DONE)
+# How uv installs the lock, and pip where uv has no wheel for the machine (INSTALLER=pip): as it is, nothing resolved.
+LOCKED := --no-deps --require-hashes --only-binary=:all: -r requirements.lock
+
+# What is set for other Pythons must not reach the one of .venv.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP VIRTUAL_ENV CONDA_PREFIX
+
+$(DONE): FORCE
+	@$(PYTHON) tools/install.py $(if $(filter file,$(origin PYTHON)),,--named) $(if $(FREE_GB),--free-gb=$(FREE_GB)) --installer=$(INSTALLER) -- $(LOCKED)
+
+FORCE:
 
 book: $(DONE)    ## render the book to _build/html, warnings as errors
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet >/dev/null
@@ -72,9 +77,7 @@ serve: book    ## serve the book on this machine, PORT=8000
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 lock: $(DONE)    ## resolve the pinned set anew, keeping its pins where it can; LOCK=--upgrade for the newest
-	@$(PY) -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" $(LOCK) -o constraints.txt pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-annotate --custom-compile-command "make lock" --generate-hashes -c constraints.txt -o requirements.lock pyproject.toml
+	@$(PY) tools/lock.py $(LOCK)
 
 clean:    ## remove what was rendered and cached; .venv stays
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage

@@ -79,5 +79,11 @@ serve: book    ## serve the book on this machine, PORT=8000
 lock: $(DONE)    ## resolve the pinned set anew, keeping its pins where it can; LOCK=--upgrade for the newest
 	@$(PY) tools/lock.py $(LOCK)
 
+lowest: $(DONE)    ## the unit tests with the lowest versions that pyproject.toml allows; Python 3.10 to 3.12
+	@$(PY) tools/other_versions.py lowest
+
+colab: $(DONE)    ## a chapter as Colab runs it, with Colab's versions (tools/colab.txt); Python 3.13
+	@$(PY) tools/other_versions.py colab
+
 clean:    ## remove what was rendered and cached; .venv stays
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage

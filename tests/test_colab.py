@@ -1,12 +1,13 @@
-"""A notebook as Colab runs it: alone in an empty folder; its first cell fetches the package."""
+"""A notebook as Colab runs it: alone in an empty folder; its first cell fetches the package.
+
+Usually with the packages of the Python that runs the tests, and no network. `make colab` names another one in
+COLAB_PYTHON, whose packages have Colab's versions; the first cell fetches what they lack from the index.
+"""
 
 import os
 import shutil
-import site
 import subprocess
 import sys
-import venv
-from importlib import metadata
 
 import chapters
 import nbformat
@@ -15,6 +16,15 @@ import pytest
 from dcganlib import runs
 
 PREINSTALLED = ("torch", "torchvision", "numpy", "ipywidgets", "matplotlib", "pillow", "mlxtend")
+OUTER = os.environ.get("COLAB_PYTHON", sys.executable)
+FETCHED = {
+    "torchmetrics",
+    "lightning_utilities",
+    "dicebear_core",
+    "dicebear_schema",
+    "dicebear_styles",
+    "resvg_py",
+}
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
@@ -53,14 +63,17 @@ def public_repository(tmp_path):
 
 @pytest.fixture
 def colab(tmp_path, public_repository):
-    """A Python with all packages of this one but dcganlib, and `google.colab`; its path and environment."""
-    venv.create(tmp_path / "colab", with_pip=False)
+    """A Python with all packages of OUTER but dcganlib, and `google.colab`; its path and environment."""
+    subprocess.run([OUTER, "-m", "venv", "--without-pip", tmp_path / "colab"], check=True)
     python = tmp_path / "colab" / "bin" / "python"
-    query = [python, "-c", "import site; print(site.getsitepackages()[0])"]
-    packages = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
+    query = ["-c", "import site; print(site.getsitepackages()[0])"]
+    packages, outside = (
+        subprocess.run([one, *query], check=True, capture_output=True, text=True).stdout.strip()
+        for one in (python, OUTER)
+    )
     # A path in a .pth file makes packages importable, but reads no .pth of theirs: no editable install.
     with open(os.path.join(packages, "outer.pth"), "w") as outer:
-        outer.write("\n".join(site.getsitepackages()) + "\n")
+        outer.write(outside + "\n")
     os.makedirs(os.path.join(packages, "google", "colab"))
     open(os.path.join(packages, "google", "colab", "__init__.py"), "w").close()
     address = chapters.configured()["repository"]
@@ -68,9 +81,8 @@ def colab(tmp_path, public_repository):
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))
     }
     environment |= {
-        # No network: the package is built with the setuptools that is here ("0": no isolation),
+        # The package is built with the setuptools that is here ("0": no isolation),
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_NO_INDEX": "1",
         "PIP_NO_BUILD_ISOLATION": "0",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         # and git takes the local repository for the public one.
@@ -78,6 +90,8 @@ def colab(tmp_path, public_repository):
         "GIT_CONFIG_KEY_0": f"url.{public_repository.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": address,
     }
+    if sys.executable == OUTER:
+        environment["PIP_NO_INDEX"] = "1"  # no network
     return python, environment
 
 
@@ -89,8 +103,8 @@ def test_a_notebook_runs_alone_as_on_colab(name, colab, tmp_path):
     alone.mkdir()
     shutil.copy(chapters.BOOK / f"{name}.ipynb", alone)
 
-    def ask(code: str) -> str:
-        asked = [python, "-c", code]
+    def ask(code: str, by=python) -> str:
+        asked = [by, "-c", code]
         return subprocess.run(
             asked, check=True, capture_output=True, text=True, cwd=alone, env=environment
         ).stdout.strip()
@@ -98,7 +112,8 @@ def test_a_notebook_runs_alone_as_on_colab(name, colab, tmp_path):
     missing = "from importlib.util import find_spec; print(find_spec('dcganlib') is None)"
     versions = f"from importlib.metadata import version; print([version(name) for name in {PREINSTALLED}])"
     assert ask(missing) == "True"
-    assert ask(versions) == str([metadata.version(name) for name in PREINSTALLED])
+    before = ask(versions, by=OUTER)
+    assert ask(versions) == before
 
     run = [python, "-c", RUN, f"{name}.ipynb"]
     done = subprocess.run(run, cwd=alone, env=environment, capture_output=True, text=True)
@@ -106,9 +121,10 @@ def test_a_notebook_runs_alone_as_on_colab(name, colab, tmp_path):
 
     cells = chapters.code_cells(nbformat.read(alone / "executed.ipynb", as_version=4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert ask(versions) == str([metadata.version(name) for name in PREINSTALLED])
+    assert ask(versions) == before
     installed = ask("import dcganlib; print(dcganlib.__file__)")
     assert installed.startswith(str(tmp_path / "colab"))
     assert ask("from dcganlib import runs; print(runs.stored())") == str(runs.stored())
     added = {path.name for path in (tmp_path / "colab").glob("lib/python*/site-packages/*.dist-info")}
-    assert {name.split("-")[0] for name in added} == {"dcganlib"}
+    fetched = {name.split("-")[0] for name in added} - {"dcganlib"}
+    assert fetched == (set() if sys.executable == OUTER else FETCHED)

@@ -33,6 +33,7 @@ LOCKED := --no-deps --require-hashes --only-binary=:all: -r requirements.lock
 # What is set for other Pythons must not reach the one of .venv.
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP VIRTUAL_ENV CONDA_PREFIX
 
+.PRECIOUS: $(DONE)    # an interrupted make must not delete it: a uv that is still running holds it locked
 $(DONE): FORCE
 	@$(PYTHON) tools/install.py $(if $(filter file,$(origin PYTHON)),,--named) $(if $(FREE_GB),--free-gb=$(FREE_GB)) --installer=$(INSTALLER) -- $(LOCKED)
 

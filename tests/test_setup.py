@@ -290,12 +290,15 @@ def test_clearing_leaves_the_note_and_what_links_point_to(made, tmp_path):
     assert (outside / "file").exists()
 
 
-def test_a_folder_that_is_no_environment_is_not_emptied(tmp_path):
-    (tmp_path / ".installed").touch()
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(environment.SetupError, match="no virtual environment"):
-        environment.clear(tmp_path, ".installed")
-    assert (tmp_path / "thesis.txt").exists()
+def test_a_folder_that_is_no_environment_is_not_emptied(steps, tmp_path, capsys):
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "thesis.txt").touch()
+    assert steps() == (1, [])
+    assert "no virtual environment" in capsys.readouterr().err
+    assert (tmp_path / ".venv" / "thesis.txt").exists()
+    (tmp_path / ".venv" / ".installed").write_text("begun")  # emptied half-way
+    assert steps()[0] == 0
+    assert not (tmp_path / ".venv" / "thesis.txt").exists()
 
 
 # The steps, with the programs replaced by a record of what was asked

@@ -240,12 +240,14 @@ def reason_to_remake(venv: Path, record: Mapping[str, str], version: str, wanted
     return ""
 
 
+def is_foreign(venv: Path, stamp: Path) -> bool:
+    """Whether a folder is neither an environment nor one that a set-up has begun to fill or to empty."""
+    return not (venv / "pyvenv.cfg").is_file() and not stamp.stat().st_size
+
+
 def clear(venv: Path, keep: str) -> None:
-    """Empty an environment's folder, except one file; refuse a folder that is no environment."""
-    inside = [path for path in venv.iterdir() if path.name != keep]
-    if inside and not (venv / "pyvenv.cfg").is_file() and not (venv / keep).stat().st_size:
-        raise SetupError(f"{venv} holds files but is no virtual environment; move it away")
-    for path in inside:
+    """Empty an environment's folder, except one file."""
+    for path in [path for path in venv.iterdir() if path.name != keep]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -358,7 +360,10 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
     remake = fresh or bool(why)
     if remake and (problem := missing_modules(wanted) or this_machine()):
         raise SetupError(problem)
+    if why and is_foreign(venv, options.stamp):
+        raise SetupError(f"{venv} holds files but is no virtual environment; move it away")
     if why:
+        write(stamp, "begun")
         say(f".venv is made again: {why}.")
         clear(venv, options.stamp.name)
     if remake and (problem := too_full(venv, options.free_gb)):

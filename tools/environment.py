@@ -299,7 +299,8 @@ def fetch_uv(venv: Path, lock: Path, environment: Mapping[str, str]) -> bool:
         command, env=environment, cwd=ROOT, close_fds=False, stderr=subprocess.PIPE, text=True
     )
     entry.unlink()
-    if done.returncode and "No matching distribution" not in done.stderr:
+    # pip says that there is no such distribution when it got no answer, too.
+    if done.returncode and ("No matching distribution" not in done.stderr or "Retrying" in done.stderr):
         raise SetupError(f"pip could not fetch uv:\n{done.stderr.strip()}")
     return not done.returncode
 
@@ -343,6 +344,19 @@ def install(venv: Path, options: argparse.Namespace, environment: dict[str, str]
     shutil.rmtree(venv / ".cache", ignore_errors=True)
 
 
+def settings_of_pip(python: Path) -> dict[str, str] | None:
+    """The environment of pip and uv with what is set for the pip of a Python; None when it has no pip."""
+    command = [python, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True)
+    return None if listed.returncode else settings(os.environ, pip_settings(listed.stdout))
+
+
+def offline(environment: Mapping[str, str]) -> str:
+    """Say that the index of an environment cannot be reached; empty when it can."""
+    index = environment["UV_DEFAULT_INDEX"]
+    return unreachable(index, proxy_of(index, environment))
+
+
 def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
     """Bring .venv to what the lock says; `stamp`: the open file that notes when it is done."""
     wanted = "{}.{}".format(*sys.version_info)
@@ -360,6 +374,11 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
     remake = fresh or bool(why)
     if remake and (problem := missing_modules(wanted) or this_machine()):
         raise SetupError(problem)
+    python = Path(getattr(sys, "_base_executable", None) or sys.executable)
+    locked = not remake and record.get("lock") == target["lock"]
+    environment = settings_of_pip(python if remake else venv / "bin" / "python")
+    if not locked and environment and (problem := offline(environment)):
+        raise SetupError(problem)
     if why and is_foreign(venv, options.stamp):
         raise SetupError(f"{venv} holds files but is no virtual environment; move it away")
     if why:
@@ -368,19 +387,14 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
         clear(venv, options.stamp.name)
     if remake and (problem := too_full(venv, options.free_gb)):
         raise SetupError(problem)
-    locked = not remake and record.get("lock") == target["lock"]
-    python = Path(getattr(sys, "_base_executable", None) or sys.executable)
     if remake:
         say(f"Installing the pinned set into .venv, with {python}: a few minutes and up to 6 GB, once.")
         write(stamp, "begun")
         run([python, "-I", "-m", "venv", venv], settings(os.environ, {}))
-    listed = subprocess.run(
-        [venv / "bin" / "python", "-m", "pip", "config", "list"], capture_output=True, text=True
-    )
-    environment = settings(os.environ, pip_settings(listed.stdout))
-    index = environment["UV_DEFAULT_INDEX"]
-    if not locked and (problem := unreachable(index, proxy_of(index, environment))):
-        raise SetupError(problem)
+    if environment is None:  # the Python has no pip of its own: now there is one to ask
+        environment = settings_of_pip(venv / "bin" / "python") or settings(os.environ, {})
+        if problem := offline(environment):
+            raise SetupError(problem)
     write(stamp, "begun")
     install(venv, options, environment, locked)
     write(stamp, json.dumps(target | {"python": version_of(venv)}))

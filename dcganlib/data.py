@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcganlib import celeba, faces, fetch, pictures, team
+from dcganlib import celeba, faces, fetch, files, pictures, team
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -187,6 +187,23 @@ def image_shape(
     return own[0] if channels is None else channels, own[1] if image_size is None else image_size
 
 
+def check_tensor(images: object) -> None:
+    """Refuse what is no tensor of images, and say what to pass in its place.
+
+    Raises:
+        ValueError: It is something else, such as an ``ImageSet``, a loader or an array.
+    """
+    if isinstance(images, Tensor):
+        return
+    kind = type(images).__name__
+    advice = "use torch.as_tensor"
+    if isinstance(getattr(images, "images", None), Tensor):  # a set, or a loader of this library
+        advice = f"pass the {kind}'s .images"
+    elif hasattr(images, "dataset"):
+        advice = "pass one batch of it"
+    raise ValueError(f"images must be a tensor of shape (N, C, H, W), got {kind}: {advice}")
+
+
 def to_float(images: Tensor) -> Tensor:
     """Bytes to the range of tanh: uint8 0 to 255 in, float32 -1 to 1 out, any shape."""
     if images.dtype != torch.uint8:
@@ -266,10 +283,11 @@ def make_loader(
         A ``Loader``.
 
     Raises:
-        ValueError: The images are not uint8 of four dimensions, there are none, or fewer than a batch
-            while ``drop_last`` would leave an epoch of 0 steps; or the labels are not one for each image;
-            or the processes of a group cannot share each batch evenly.
+        ValueError: The images are no tensor or not uint8 of four dimensions, there are none, or fewer than a
+            batch while ``drop_last`` would leave an epoch of 0 steps; or the labels are not one for each
+            image; or the processes of a group cannot share each batch evenly.
     """
+    check_tensor(images)
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise ValueError(
             f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
@@ -302,7 +320,8 @@ def make_loader(
 
 def data_root(root: str | Path | None = None) -> Path:
     """Folder of the downloaded sets: ``root``, else the variable DCGANLIB_DATA, else the user's cache."""
-    return Path(root or os.environ.get("DCGANLIB_DATA") or "~/.cache/dcganlib").expanduser()
+    asked = root or os.environ.get("DCGANLIB_DATA")
+    return files.expand_user(asked) if asked else files.cache_dir()
 
 
 def _room(device: torch.device) -> float:

@@ -1,6 +1,6 @@
 """Files written whole or not at all: filled beside their place, flushed to the disk, moved in one step.
 
-And folders that one process at a time may write into.
+Also locks on folders, so that one process at a time writes there, and the user's home and cache folder.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNSUPPORTED = (
+    *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY),
+    *(errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR),
+)
+"""What drives answer that cannot flush a file or a folder: some of VirtualBox, SMB, FUSE and WSL."""
 LOCK = ".lock"
 
 
@@ -38,16 +44,18 @@ def write_atomically(
     Raises:
         OSError: The file cannot be written: the disk is full, the folder is gone or may not be written to.
             What was at ``path`` is still there, and nothing half-written is.
+
+    Where ``path`` is a mount of its own, as a single file that a container is given, nothing can take its
+    place in one step: its content is replaced instead.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        _flush(temporary, os.O_RDWR)
         if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+            _move(path, previous)
+        _move(temporary, path)
     except OSError as error:
         if error.errno in FULL:
             needed = f"more than {_written(temporary):,}" if size is None else f"{size:,}"
@@ -59,12 +67,8 @@ def write_atomically(
     finally:
         with suppress(FileNotFoundError):  # gone already when all went well
             temporary.unlink()
-    if os.name == "posix":  # make the move itself last through a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if os.name == "posix":  # make the move itself last through a power cut; Windows opens no folders
+        _flush(path.parent, os.O_RDONLY)
 
 
 def write_bytes(path: str | Path, content: bytes | bytearray, *, previous: Path | None = None) -> None:
@@ -75,8 +79,11 @@ def write_bytes(path: str | Path, content: bytes | bytearray, *, previous: Path 
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, UTF-8, with ``write_atomically``."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file, UTF-8, with ``write_atomically``.
+
+    Bytes of a file name that are no UTF-8 (lone surrogates in Python) become escapes, which JSON reads back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def no_room(path: Path, needed: str, number: int = errno.ENOSPC) -> OSError:
@@ -127,12 +134,65 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be written into a folder, made if absent."""
+    """Whether files can be written into a folder, made if absent; tried with a file that leaves no trace."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
+        with tempfile.TemporaryFile(dir=folder):  # os.access is wrong on some network drives
+            return True
+    except OSError as error:
+        return error.errno in FULL  # it can be written once there is room
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with its ``~`` replaced by the home folder.
+
+    Raises:
+        FileNotFoundError: The path begins with ``~``, and there is no such home: HOME is not set, and the
+            system does not know the user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path}: there is no home folder, give the path in full") from error
+
+
+def cache_dir() -> Path:
+    """Folder of what is downloaded or made for this user: ``~/.cache/dcganlib``.
+
+    A process without a home, as under a container's arbitrary user, gets one of its own in the folder of
+    temporary files.
+    """
+    try:
+        return Path("~/.cache/dcganlib").expanduser()
+    except RuntimeError:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir(), f"dcganlib-{user}")
+
+
+def _flush(path: Path, flags: int) -> None:
+    """Have the disk keep a file or a folder, where its drive can be told so."""
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file over another in one step, or by copying where mounts do not allow that."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EBUSY):
+            raise
+        shutil.copyfile(source, target)
+        _flush(target, os.O_RDWR)
+        with suppress(OSError):  # the source may be a mount too, and stays then
+            source.unlink()
 
 
 def _lock(path: Path) -> int:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from dcganlib.files import writable, write_atomically, write_text
+from dcganlib.files import cache_dir, writable, write_atomically, write_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Files that are taken for pictures."""
@@ -226,7 +226,9 @@ def decode(
 
 def processors() -> int:
     """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count  # which knows of containers' limits and LOKY_MAX_CPU_COUNT
+
+    return cpu_count()
 
 
 def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
@@ -353,7 +355,7 @@ def _folders(source: Source) -> Iterator[Path]:
     """Where a cache may lie: beside the data, or with the user where that cannot be written."""
     yield source.cache_folder
     where = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:16]
-    yield Path("~/.cache/dcganlib").expanduser() / "decoded" / where
+    yield cache_dir() / "decoded" / where
 
 
 def _open_cache(stem: Path, key: str, names: int, shape: tuple[int, int, int]) -> Decoded | None:

@@ -1,26 +1,33 @@
 """Pictures: grids of samples, loss curves, animations, and a view that redraws while a run goes on.
 
 Images come in as the networks have them: float in [-1, 1], shape (N, C, H, W). uint8 sets are taken as well.
+What is written into a file needs no display: pyplot and its backend serve only new figures to be shown.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from dcganlib.data import to_uint8
+from dcganlib.data import check_tensor, to_uint8
 from dcganlib.files import write_atomically
 from dcganlib.train import StepRecord
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 LN2 = 0.6931471805599453
+HISTORY = (9, 3.2)  # inches of the figure of a history
 
 
 def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image:
@@ -35,8 +42,9 @@ def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image
         A grey or RGB picture.
 
     Raises:
-        ValueError: The shape is another, or there are no images.
+        ValueError: The images are no tensor, the shape is another, or there are no images.
     """
+    check_tensor(images)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(
             f"images must have shape (N, 1 or 3, H, W) with N of at least 1, got {tuple(images.shape)}"
@@ -48,9 +56,8 @@ def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image
     count, channels, height, width = pixels.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    sheet = torch.full(
-        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 128, dtype=torch.uint8
-    )
+    shape = channels, rows * (height + gap) - gap, columns * (width + gap) - gap
+    sheet = torch.full(shape, 128, dtype=torch.uint8, device="cpu")
     for index, picture in enumerate(pixels):
         top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
         sheet[:, top : top + height, left : left + width] = picture
@@ -71,6 +78,8 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
     """
     picture = grid_image(images, columns=columns)
     if ax is None:
+        from matplotlib import pyplot as plt  # here, because it asks for the backend of the display
+
         inches = min(8.0, 0.75 * min(columns, len(images)))
         _, ax = plt.subplots(figsize=(inches, inches * picture.height / picture.width), layout="constrained")
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -100,13 +109,15 @@ def plot_history(
         raise ValueError("there are no records to draw")
     table = [record.as_dict() if isinstance(record, StepRecord) else record for record in records]
     if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        from matplotlib import pyplot as plt  # here, because it asks for the backend of the display
+
+        _, axes = plt.subplots(1, 2, figsize=HISTORY, layout="constrained")
     steps = [row["step"] for row in table]
     left = (("d_loss", "D's loss"), ("g_loss", "G's loss"))
     right = (("d_real", "D(x), real"), ("d_fake", "D(G(z)), generated"))
     for ax, curves in zip(axes, (left, right), strict=True):
         for colour, (name, label) in zip(("C0", "C1"), curves, strict=True):
-            values = torch.tensor([row[name] for row in table])
+            values = torch.tensor([row[name] for row in table], dtype=torch.float32, device="cpu")
             if smooth > 1 and len(values) >= smooth:
                 ax.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
                 ax.plot(steps[smooth - 1 :], values.unfold(0, smooth, 1).mean(-1), color=colour, label=label)
@@ -119,6 +130,25 @@ def plot_history(
     axes[1].axhline(0.5, color="0.4", linestyle=":", linewidth=1)
     axes[1].set(ylabel="mean probability", ylim=(-0.02, 1.02))
     return axes
+
+
+def save_history(
+    records: Sequence[StepRecord | dict[str, float]], path: str | Path, *, smooth: int = 1
+) -> None:
+    """Draw a history as ``plot_history`` does, into a file and without a display.
+
+    Args:
+        records: From ``train``, or their ``as_dict``.
+        path: File to write; its ending says the format, as Matplotlib knows them.
+        smooth: Steps in a running mean.
+
+    Raises:
+        ValueError: There are no records, or Matplotlib cannot write that format.
+        OSError: The file cannot be written; what was at ``path`` is still there.
+    """
+    figure = _new_figure(HISTORY)
+    plot_history(records, smooth=smooth, axes=figure.subplots(1, 2))
+    write_atomically(path, figure.savefig)
 
 
 def animate(
@@ -170,6 +200,9 @@ def live(
 ) -> Iterator[StepRecord]:
     """Watch a run in a notebook: hand the records of ``train`` on, while one output redraws itself.
 
+    The output is a PNG, which every notebook shows. Where there is no notebook, as in a script, nothing is
+    drawn, and a warning says so.
+
     Args:
         records: What ``train.train`` yields.
         draw: Called for images to show, float in [-1, 1]; usually from fixed latents through ``generate``.
@@ -181,22 +214,30 @@ def live(
         The records, unchanged.
 
     Raises:
-        ValueError: ``every`` is below 1.
+        ValueError: ``every`` is below 1, or ``draw`` is no function.
     """
-    from IPython.display import display  # only notebooks have it
-
     if every < 1:
         raise ValueError(f"every must be at least 1 step, got {every}")
+    if not callable(draw):
+        raise ValueError(
+            "draw must be a function that returns images, such as lambda: generate(generator, z), "
+            f"got {type(draw).__name__}"
+        )
+    display = _display()
+    if display is None:
+        warnings.warn("plot.live shows its picture in a notebook alone: nothing is drawn here", stacklevel=2)
+        yield from records
+        return
     history: list[StepRecord] = []
     handle: Any = None
 
     def redraw() -> None:
         nonlocal handle
-        figure = _live_figure(history, draw(), columns, total)
+        picture = _live_image(history, draw(), columns, total)
         if handle is None:
-            handle = display(figure, display_id=True)
+            handle = display(picture, display_id=True)
         else:
-            handle.update(figure)
+            handle.update(picture)
 
     for record in records:
         history.append(record)
@@ -207,10 +248,58 @@ def live(
         redraw()
 
 
+def _display() -> Callable[..., Any] | None:
+    """What shows an output in a notebook; None where there is none, as in a script or a terminal."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        return None
+    shell = get_ipython()
+    in_terminal = shell is None or type(shell).__module__.startswith("IPython.terminal")
+    return None if in_terminal else display
+
+
+def _live_image(history: list[StepRecord], images: Tensor, columns: int, total: int | None) -> Any:
+    """The picture as a notebook output.
+
+    As a PNG, since Jupyter shows no Matplotlib figure, only its name, before pyplot is first used.
+    """
+    from IPython.display import Image as Output
+
+    buffer = io.BytesIO()
+    _live_figure(history, images, columns, total).savefig(buffer, format="png")
+    return Output(buffer.getvalue(), format="png")
+
+
 def _live_figure(history: list[StepRecord], images: Tensor, columns: int, total: int | None) -> Figure:
-    figure = Figure(figsize=(9, 5), layout="constrained")  # not pyplot's: nothing is left open
+    figure = _new_figure((9, 5))
     axes = figure.subplot_mosaic([["grid", "loss"], ["grid", "says"]], width_ratios=[1.2, 1])
     of = f" of {total}" if total else ""
     show_grid(images, columns=columns, ax=axes["grid"], title=f"step {history[-1].step}{of}")
     plot_history(history, smooth=max(1, len(history) // 40), axes=(axes["loss"], axes["says"]))
     return figure
+
+
+def _new_figure(inches: tuple[float, float]) -> Figure:
+    """A figure that is none of pyplot's: it needs no backend, and is not left open."""
+    if "matplotlib" not in sys.modules:
+        _import_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=inches, layout="constrained")
+
+
+def _import_matplotlib() -> None:
+    """Import it where MPLBACKEND may name no backend, with which its import fails for good."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib as mpl
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        try:
+            mpl.rcParams["backend"] = backend
+        except ValueError:
+            warnings.warn(f"MPLBACKEND is {backend!r}, which is no backend of Matplotlib", stacklevel=4)

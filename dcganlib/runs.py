@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib import pyplot as plt
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -590,11 +589,7 @@ def _publish(out: Path, state: TrainState, rows: list[dict[str, float]]) -> None
         checkpoint.save_generator(out / "averaged.safetensors", state.averaged, step=state.step)
     lines = [",".join(rows[0])] + [",".join(_digits(value) for value in row.values()) for row in rows]
     files.write_text(out / "history.csv", "\n".join(lines) + "\n")
-    figure = plot.plot_history(rows, smooth=min(100, len(rows)))[0].figure
-    try:
-        files.write_atomically(out / "losses.png", figure.savefig)
-    finally:
-        plt.close(figure)
+    plot.save_history(rows, out / "losses.png", smooth=min(100, len(rows)))
 
 
 def _load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[dict[str, float]]]:

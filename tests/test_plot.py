@@ -1,14 +1,22 @@
 """Pictures, read back pixel by pixel and point by point."""
 
+import io
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
-from dcganlib import plot
+from dcganlib import data, plot
 from dcganlib.data import to_float
-from dcganlib.plot import animate, grid_image, live, plot_history, show_grid
+from dcganlib.plot import animate, grid_image, live, plot_history, save_history, show_grid
 from dcganlib.train import StepRecord
 
 
@@ -72,6 +80,28 @@ def test_a_grid_is_no_larger_than_its_images_need(count, columns, size):
 def test_what_is_no_grid_is_refused_by_name(images, columns, words):
     with pytest.raises(ValueError, match=words):
         grid_image(images, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (data.ImageSet(plain_images(1), None, "a", "b", "c"), "got ImageSet: pass the ImageSet's .images"),
+        (data.make_loader(plain_images(1), 1), "got Loader: pass the Loader's .images"),
+        (DataLoader(TensorDataset(plain_images(1))), "got DataLoader: pass one batch of it"),
+        (plain_images(1).numpy(), "got ndarray: use torch.as_tensor"),
+    ],
+)
+@pytest.mark.parametrize("use", [grid_image, show_grid, data.make_loader])
+def test_what_is_no_tensor_is_refused_with_what_to_pass(use, images, words):
+    with pytest.raises(ValueError, match=words):
+        use(images)
+
+
+def test_a_grid_does_not_depend_on_torchs_default_device():
+    images = plain_images(9, 90)
+    expected = np.asarray(grid_image(images))
+    with torch.device("meta"):
+        np.testing.assert_array_equal(grid_image(images), expected)
 
 
 def test_show_grid_draws_the_grid_into_the_axes_it_gets():
@@ -158,6 +188,35 @@ def test_no_records_are_refused():
         plot_history([])
 
 
+def test_a_saved_history_is_the_picture_that_plot_history_draws(tmp_path):
+    found = records(30)
+    save_history(found, tmp_path / "losses.png", smooth=5)
+    assert plt.get_fignums() == []
+    buffer = io.BytesIO()
+    plot_history(found, smooth=5)[0].figure.savefig(buffer)
+    with Image.open(tmp_path / "losses.png") as saved, Image.open(buffer) as drawn:
+        np.testing.assert_array_equal(saved, drawn)
+    assert os.listdir(tmp_path) == ["losses.png"]
+
+
+@pytest.mark.parametrize("backend", ["module://of_another_environment", "unheard-of"])
+def test_files_are_written_whatever_backend_the_environment_asks_for(tmp_path, backend):
+    code = (
+        "import sys, torch\n"
+        "from dcganlib import plot\n"
+        "row = dict(step=1, epoch=1, d_loss=1, g_loss=1, d_real=0.5, d_fake=0.5)\n"
+        "plot.save_history([row], 'losses.png')\n"
+        "plot.animate([torch.zeros(1, 1, 8, 8)], 'film.gif')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("MPLBACKEND is 'unheard-of'" in done.stderr) == (backend == "unheard-of")
+    assert sorted(os.listdir(tmp_path)) == ["film.gif", "losses.png"]
+
+
 # Films
 
 
@@ -224,18 +283,31 @@ def test_a_film_that_cannot_be_is_refused_and_the_old_one_kept(tmp_path, name, f
 @pytest.fixture
 def screen(monkeypatch):
     """A notebook's output: the figures it showed, the first displayed, the others as updates of it."""
-    shown = []
+    shown, figures = [], []
+    draw = plot._live_figure
+
+    def show(kind, output):
+        assert isinstance(output, IPython.display.Image)  # which a notebook shows without pyplot's help
+        with Image.open(io.BytesIO(output.data)) as png:
+            assert (png.format, png.size) == ("PNG", (900, 500))
+        shown.append((kind, figures[-1]))
 
     class Handle:
-        def update(self, figure):
-            shown.append(("update", figure))
+        def update(self, output):
+            show("update", output)
 
-    def display(figure, *, display_id):
+    def display(output, *, display_id):
         assert display_id is True
-        shown.append(("display", figure))
+        show("display", output)
         return Handle()
 
+    def drawn(*arguments):
+        figures.append(draw(*arguments))
+        return figures[-1]
+
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=1))
     monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(plot, "_live_figure", drawn)
     return shown
 
 
@@ -294,6 +366,24 @@ def test_live_does_not_ask_for_images_it_does_not_show(screen):
 def test_live_refuses_to_redraw_every_zero_steps(screen):
     with pytest.raises(ValueError, match="every must be at least 1 step, got 0"):
         next(live(records(2), lambda: None, every=0))
+
+
+def test_live_asks_for_a_function_that_draws(screen):
+    with pytest.raises(ValueError, match="draw must be a function that returns images, .* got Tensor"):
+        next(live(records(2), torch.zeros(1, 1, 8, 8)))
+
+
+@pytest.mark.parametrize("place", ["script", "terminal", "no IPython"])
+def test_live_lets_the_records_through_and_says_so_where_there_is_no_notebook(monkeypatch, place):
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+    shell = object.__new__(TerminalInteractiveShell) if place == "terminal" else None
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    if place == "no IPython":
+        monkeypatch.setitem(sys.modules, "IPython", None)
+    found = records(3)
+    with pytest.warns(UserWarning, match="in a notebook alone: nothing is drawn here"):
+        assert list(live(found, lambda: 1 / 0, every=1)) == found
 
 
 def test_ln2_is_the_logarithm_of_two():

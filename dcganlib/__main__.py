@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 # Everything that needs torch is imported by the command that uses it, so that --help answers at once.
 
@@ -15,29 +18,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     The exit code is 0 when all went well, 1 where ``doctor`` found something, 2 on bad input or a run that
-    cannot go on, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
+    cannot go on, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP and 141 where nobody reads the output
+    any more, as with ``| head -1``.
     """
-    options = _parser().parse_args(arguments)
+    _prepare_output()
+    command = None
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            return options.command(options)
-    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
-        if not getattr(error, "said", False):  # by another process of the group
-            print(f"dcganlib: error: {error}", file=sys.stderr)
-        return 2
+            options = _parser().parse_args(arguments)
+            command = options.command
+            code = command(options)
+        sys.stdout.flush()  # a full disk or a closed pipe shows here
+        return code
+    except SystemExit:  # after --help, or a misspelled option
+        if _reader_is_gone():
+            return 141
+        raise
     except KeyboardInterrupt as stopped:  # runs.Stopped knows more
         said = str(stopped) or "interrupted"
-        if said == "interrupted" and options.command in (_train, _resume):
+        if said == "interrupted" and command in (_train, _resume):
             said = "interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
         if _is_first():
-            print(f"\ndcganlib: {said}", file=sys.stderr)
+            _complain(f"\ndcganlib: {said}")
         return getattr(stopped, "exit_code", 130)
+    except RuntimeError as error:  # torch's, or joblib's where Linux has killed a process of its pool
+        if not re.search("out of memory|DefaultCPUAllocator|ALLOC_FAILED|excessive memory", str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        _complain(f"dcganlib: error: out of memory: use fewer or smaller images at a time ({reason})")
+        return 2
+    except (ValueError, OSError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
+        if _reader_is_gone(error):
+            return 141
+        if not getattr(error, "said", False):  # by another process of the group
+            _complain(f"dcganlib: error: {str(error) or type(error).__name__}")
+        return 2
+
+
+def _prepare_output() -> None:
+    """Let no character that the console's code page lacks, and no closed stream, end a command."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as with >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open to the end)
+        elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # é becomes \xe9 where there is none
+
+
+def _reader_is_gone(error: Exception | None = None) -> bool:
+    """Whether what was written cannot be delivered, since the other end of a pipe is closed.
+
+    A stream that fails is pointed at nothing, or the interpreter would complain once more at its end.
+    """
+    gone = isinstance(error, BrokenPipeError)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            # Windows answers EINVAL.
+            gone |= error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return gone
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(text, file=sys.stderr, flush=True)
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:
     if _is_first():
-        print(f"dcganlib: warning: {message}", file=sys.stderr)
+        _complain(f"dcganlib: warning: {message}")
 
 
 def _is_first() -> bool:
@@ -271,6 +323,8 @@ def _doctor(options: argparse.Namespace) -> int:
         "data": (_check_data, "point DCGANLIB_DATA at a folder that you may write into"),
         "disk": (_check_disk, "free some space, or work in another folder"),
         "memory": (_check_memory, "close other programs, or use a smaller --batch-size"),
+        "caches": (_check_caches, "set TMPDIR to a folder that you may write into, with some space"),
+        "compiler": (_check_compiler, "leave out --compile"),
         "one step": (_check_step, "try --device cpu; if that fails too, install torch anew"),
     }
     failed = 0
@@ -300,17 +354,23 @@ def _check_versions() -> str:
 def _check_device() -> str:
     import torch
 
-    from dcganlib.train import pick_device
+    from dcganlib import pictures
+    from dcganlib.train import TrainConfig, pick_device, resolve
 
-    device = pick_device()
+    device, threads, processors = pick_device(), torch.get_num_threads(), pictures.processors()
     torch.ones(2, device=device).sum().item()
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    return f"{device} ({name})"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
+    precision = resolve(TrainConfig(), device).precision
+    fast = "faster layers and fused Adam" if device.type == "cpu" else "channels-last images and fused Adam"
+    said = f"{device} ({name}): trains in {precision}, with {fast}"
+    if device.type == "cpu" and threads > processors:
+        said += f"; only {processors} processors are there to be used: set OMP_NUM_THREADS={processors}"
+    return said
 
 
 def _check_data() -> str:
+    import shutil
+
     from dcganlib import data, files
 
     root = data.data_root()
@@ -324,7 +384,9 @@ def _check_data() -> str:
         "pokemon": "pokemon.zip",
     }
     found = [name for name, place in places.items() if any(root.glob(place))]
-    return f"{root} has {', '.join(found) or 'no set yet'}; mnist-mini comes with the package"
+    free = shutil.disk_usage(root).free / GIGABYTE
+    has = ", ".join(found) or "no set yet"
+    return f"{root} has {has}, {free:.0f} GB free; mnist-mini comes with the package"
 
 
 def _check_disk() -> str:
@@ -345,21 +407,39 @@ def _check_disk() -> str:
 
 
 def _check_memory() -> str:
-    from pathlib import Path
-
     import torch
 
-    report = Path("/proc/meminfo")
-    said = "not known on this system"
-    if report.exists():
-        lines = dict(line.split(":") for line in report.read_text().splitlines())
-        free = 1024 * int(lines["MemAvailable"].split()[0])
-        if free < GIGABYTE:
-            raise MemoryError(f"only {free / GIGABYTE:.2f} GB are free; a batch of 128 takes about 1")
-        said = f"{free / GIGABYTE:.0f} GB free"
+    from dcganlib import machine
+
+    free = machine.available_memory()
+    if free is not None and free < GIGABYTE:
+        raise MemoryError(f"only {free / GIGABYTE:.2f} GB are free; a batch of 128 takes about 1")
+    said = "not known on this system" if free is None else f"{free / GIGABYTE:.0f} GB free"
     if torch.cuda.is_available():
         said += f", {torch.cuda.mem_get_info()[0] / GIGABYTE:.0f} GB on the GPU"
     return said
+
+
+def _check_caches() -> str:
+    import shutil
+    import tempfile
+
+    from dcganlib import files
+
+    aside, cache = tempfile.gettempdir(), files.cache_dir()
+    free = shutil.disk_usage(aside).free / GIGABYTE
+    if free < 0.1:
+        raise OSError(f"only {free:.2f} GB are free in {aside}, the folder of temporary files")
+    kept = "can be written" if files.writable(cache) else "cannot be written, so less is kept between starts"
+    return f"{cache} {kept}; {free:.0f} GB free in {aside}"
+
+
+def _check_compiler() -> str:
+    import shutil
+
+    names = (os.environ.get("CXX"), "g++", "clang++", "cl")  # as torch.compile looks for one
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    return f"{found}, for --compile" if found else "none, which --compile alone needs"
 
 
 def _check_step() -> str:

@@ -1,10 +1,12 @@
 """The command line: main(...) with real files, its exit codes and what it says."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 
 from dcganlib import data, models, runs
 from dcganlib.__main__ import main
+from dcganlib.train import TrainConfig, resolve
 
 SMALL = [
     "--image-size",
@@ -449,9 +452,13 @@ def test_the_doctor_goes_through_all_that_a_run_needs(call, tmp_path, monkeypatc
     code, said, _ = call("doctor")
     assert code == 0
     lines = {line[:9].rstrip(): line[10:] for line in said.splitlines()}
-    assert list(lines)[:6] == ["versions", "device", "data", "disk", "memory", "one step"]
+    assert list(lines)[:6] == ["versions", "device", "data", "disk", "memory", "caches"]
+    assert list(lines)[6:8] == ["compiler", "one step"]
     assert f"torch {version('torch')}" in lines["versions"]
-    assert lines["data"] == f"{tmp_path} has mnist; mnist-mini comes with the package"
+    assert lines["data"].startswith(f"{tmp_path} has mnist, ")
+    config = resolve(TrainConfig(), torch.device("cpu"))
+    if not torch.cuda.is_available():
+        assert f"(1 threads): trains in {config.precision}, with faster layers" in lines["device"]
     assert "GB free" in lines["disk"]
     assert "D's loss 0." in lines["one step"]
     assert said.endswith("all is well\n")
@@ -496,8 +503,128 @@ def test_the_doctor_says_what_fails_and_what_to_do_and_goes_on(call, monkeypatch
     (found,) = [number for number, text in enumerate(lines) if text.startswith(line)]
     assert lines[found + 1].strip().startswith("what to do: ")
     assert advice in lines[found + 1]
-    assert lines[-1].endswith("of 6 checks failed")
+    assert lines[-1].endswith("of 8 checks failed")
     assert [text[:9] for text in lines if text.startswith("one step")]
+
+
+@pytest.mark.parametrize(
+    ("place", "spoil", "line"),
+    [
+        ("dcganlib.machine.available_memory", lambda: 10**8, "memory    FAILS: MemoryError: only 0.10 GB"),
+        ("shutil.which", lambda name: None, "compiler  none, which --compile alone needs"),
+        ("shutil.which", lambda name: f"/bin/{name}", "compiler  /bin/own, for --compile"),
+        ("dcganlib.pictures.processors", lambda: 0, "only 0 processors are there to be used"),
+    ],
+)
+def test_the_doctor_sees_the_limits_of_a_container(call, monkeypatch, tmp_path, place, spoil, line):
+    monkeypatch.setenv("CXX", "own")
+    monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(models, "build", lambda *a, **o: 1 / 0)  # the step is tried by another test
+    monkeypatch.setattr(place, spoil)
+    assert line in call("doctor")[1]
+
+
+# Where the output goes
+
+
+class Console(io.TextIOWrapper):
+    """A stream that keeps what is written, in some code page."""
+
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding=encoding)
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.fixture
+def some_command(monkeypatch):
+    """Let ``info`` do something else: ``some_command(function)``."""
+
+    def make(function):
+        monkeypatch.setattr("dcganlib.__main__._info", lambda options: function() or 0)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [("cp932", "Fr\\xe9chet"), ("cp1251", "Fr\\xe9chet"), ("ascii", "Fr\\xe9chet"), ("cp1252", "Fréchet")],
+)
+def test_what_a_code_page_lacks_is_written_as_an_escape(monkeypatch, some_command, page, expected):
+    console = Console(page)
+    monkeypatch.setattr(sys, "stdout", console)
+    some_command(lambda: print("Fréchet"))
+    assert main(["info"]) == 0
+    assert console.text() == expected + os.linesep
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly(monkeypatch, capfd, some_command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        some_command(lambda: print("nobody reads this"))
+        assert main(["info"]) == 141
+        with pytest.raises(SystemExit):
+            main(["--help"])  # into the place of what was closed
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
+def test_output_into_a_full_disk_is_an_error_in_one_line(monkeypatch, capsys, some_command):
+    some_command(lambda: print("there is no room for this"))
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["info"]) == 2
+    assert capsys.readouterr().err == "dcganlib: error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.filterwarnings("default")  # as outside the tests
+def test_closed_streams_end_no_command(monkeypatch, some_command):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    def write():
+        print("a")
+        sys.stderr.write("b")
+        warnings.warn("c", stacklevel=1)
+
+    some_command(write)
+    assert main(["info"]) == 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nSee the documentation"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        RuntimeError("A worker process was unexpectedly terminated. This could be excessive memory usage"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_said_in_one_line(call, monkeypatch, error):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr("dcganlib.__main__._info", fail)
+    code, said, complaint = call("info")
+    assert (code, said) == (2, "")
+    assert complaint.startswith("dcganlib: error: out of memory: use fewer or smaller images at a time (")
+    assert "documentation" not in complaint
+
+
+def test_an_error_that_is_none_of_the_users_keeps_its_traceback(monkeypatch, some_command):
+    def fail():
+        raise RuntimeError("a fault of the package")
+
+    some_command(fail)
+    with pytest.raises(RuntimeError, match="a fault of the package"):
+        main(["info"])
 
 
 def test_evaluate_writes_its_measures_and_prints_them(call, trained, tmp_path):

@@ -17,6 +17,7 @@ ORDER = [
     "latent",
     "fast",
     "files",
+    "machine",
     "pictures",
     "faces",
     "fetch",

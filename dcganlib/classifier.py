@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcganlib import checkpoint
-from dcganlib.data import ImageSet, to_float
+from dcganlib.data import ImageSet, check_tensor, to_float
 from dcganlib.models import init_weights
-from dcganlib.train import PRECISIONS, autocast
+from dcganlib.train import PRECISIONS, TrainConfig, autocast, resolve
 
 NAMES = ("mnist", "fashion-mnist", "faces")
 """The classifiers that come with the package, by the set that each was trained on."""
@@ -92,7 +93,7 @@ class Classifier(nn.Module):
         for before, width in zip(self.widths, others, strict=False):
             blocks += _block(before, width, stride=2) + _block(width, width)
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(self.widths[-1], self.outputs)
+        self.head = nn.Linear(self.widths[-1], self.outputs, dtype=torch.float32)
 
     def features(self, images: Tensor) -> Tensor:
         """Describe images by what is in them, wherever it is.
@@ -147,11 +148,12 @@ def build(
         rng: Source of the weights, on the CPU; torch's global one if absent.
 
     Returns:
-        The classifier, in training mode, its weights drawn by ``models.init_weights``.
+        The classifier on the CPU, in training mode, its weights drawn by ``models.init_weights``.
 
     Raises:
-        ValueError: The set has neither classes nor attributes, or its images are not square.
+        ValueError: It is no ``ImageSet``, has neither classes nor attributes, or its images are not square.
     """
+    _check_set(image_set)
     _, channels, height, width = image_set.images.shape
     if height != width:
         raise ValueError(f"a classifier takes square images, {image_set.name} has {height} x {width} pixels")
@@ -159,8 +161,9 @@ def build(
     names = image_set.attribute_names if multilabel else image_set.class_names
     if not names:
         raise ValueError(f"{image_set.name} has neither classes nor attributes to learn")
-    classifier = Classifier(height, channels, names, multilabel=multilabel, widths=widths)
-    init_weights(classifier, rng)
+    with _trainable(), torch.device("cpu"):
+        classifier = Classifier(height, channels, names, multilabel=multilabel, widths=widths)
+        init_weights(classifier, rng)
     return classifier
 
 
@@ -190,14 +193,16 @@ def fit(
         shift: Pixels by which an image moves at most, up or down and left or right; the edge is repeated.
         mirror: Mirror half of the images, left to right.
         seed: Of the order, the shifts and the mirroring.
-        precision: "float32", or "bfloat16" for convolutions in half the bits.
+        precision: "float32"; "bfloat16" or "float16" for convolutions in half the bits (weights, statistics
+            and losses stay float32, and gradients are scaled for "float16"); or "auto" for the one that
+            ``train.resolve`` takes on the classifier's device.
 
     Yields:
         An ``EpochRecord`` after each epoch.
 
     Raises:
-        ValueError: A number is out of range, or the set does not fit the classifier. Raised at the first
-            step of the loop, before any work.
+        ValueError: A number is out of range, or the set is no ``ImageSet`` or does not fit the classifier.
+            Raised at the first step of the loop, before any work.
         FloatingPointError: The loss is no longer a number.
 
     Source:
@@ -214,25 +219,31 @@ def fit(
         raise ValueError(f"precision must be one of {tuple(PRECISIONS)}, got {precision!r}")
     truth = _truth(classifier, image_set)
     device, rng = _device(classifier), torch.Generator().manual_seed(seed)
+    precision = resolve(TrainConfig(precision=precision), device).precision
     images, truth = image_set.images.to(device), truth.to(device)
-    classifier.requires_grad_(True).to(memory_format=torch.channels_last)  # the layout that CPUs are quick on
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
+    with _trainable():  # not around the loop: what the caller does between two epochs has the caller's mode
+        # The layout that CPUs are quick on.
+        classifier.requires_grad_(True).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     count = len(images) // batch_size or 1  # batches in an epoch
     for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=rng)
-        sums = torch.zeros(2, device=device)
+        order = torch.randperm(len(images), generator=rng, device="cpu")
+        sums = torch.zeros(2, dtype=torch.float32, device=device)
         classifier.train()
         for step in range(count):
             done = (epoch + (step + 0.5) / count) / epochs
             optimizer.param_groups[0]["lr"] = lr * min(done / WARM, (1 - done) / (1 - WARM))
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = to_float(_moved(images, chosen, shift, mirror, rng))
-            with autocast(precision, device):
-                logits = classifier(batch)
-            loss = _loss(logits.float(), truth[chosen.to(device)])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            with _trainable():
+                batch = to_float(_moved(images, chosen, shift, mirror, rng))
+                with autocast(precision, device):
+                    logits = classifier(batch)
+                loss = _loss(logits.float(), truth[chosen.to(device)])
+                optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
             right = classifier.answers(logits) == truth[chosen.to(device)]
             sums += torch.stack([loss.detach(), right.float().mean()])
         classifier.eval()
@@ -258,8 +269,10 @@ def predict(classifier: Classifier, images: Tensor, *, batch_size: int = 500) ->
         classifier's device.
 
     Raises:
-        ValueError: The images have another shape than the classifier's, or ``batch_size`` is below 1.
+        ValueError: The images are no tensor, have another shape than the classifier's, or ``batch_size`` is
+            below 1.
     """
+    check_tensor(images)
     _check_at_least(1, batch_size=batch_size)
     device, was_training = _device(classifier), classifier.training
     classifier.eval()
@@ -327,23 +340,34 @@ def load(name_or_file: str | Path) -> Classifier:
         path = FOLDER / f"{name_or_file}.safetensors"
     elif not path.is_file():
         raise ValueError(f"there is no classifier {name_or_file}; the stored ones are {', '.join(NAMES)}")
-    classifier, about = checkpoint.load_network(path, "classifier", lambda told: Classifier(**told))
+    with _trainable(), torch.device("cpu"):
+        classifier, about = checkpoint.load_network(path, "classifier", lambda told: Classifier(**told))
     classifier.about = about
     return classifier.requires_grad_(False)
 
 
 def _block(channels: int, width: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+    known = {"padding": kernel // 2, "bias": False, "dtype": torch.float32}  # whatever the default dtype is
+    convolution = nn.Conv2d(channels, width, kernel, stride, **known)
+    return [convolution, nn.BatchNorm2d(width, dtype=torch.float32), nn.ReLU()]
+
+
+@contextmanager
+def _trainable() -> Iterator[None]:
+    """Make tensors that can be trained, and take gradients, in whatever mode the caller is."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _moved(images: Tensor, chosen: Tensor, shift: int, mirror: bool, rng: torch.Generator) -> Tensor:
     """Take the chosen images, each shifted and perhaps mirrored at random: uint8 (chosen, C, H, W)."""
     size, count = images.shape[-1], len(chosen)
-    by = torch.randint(-shift, shift + 1, (2, count, 1), generator=rng)
-    rows, columns = (torch.arange(size) + by).clamp_(0, size - 1)  # (count, size) each; the edge is repeated
+    by = torch.randint(-shift, shift + 1, (2, count, 1), generator=rng, device="cpu")
+    places = torch.arange(size, device="cpu") + by
+    rows, columns = places.clamp_(0, size - 1)  # (count, size) each; the edge is repeated
     if mirror:
-        columns = torch.where(torch.rand(count, 1, generator=rng) < 0.5, columns.flip(1), columns)
+        flips = torch.rand(count, 1, generator=rng, dtype=torch.float32, device="cpu") < 0.5
+        columns = torch.where(flips, columns.flip(1), columns)
     places = chosen[:, None, None], rows[:, :, None], columns[:, None, :]
     index, row, column = (part.to(images.device) for part in places)
     return images[index, :, row, column].permute(0, 3, 1, 2)  # from (chosen, H, W, C)
@@ -358,6 +382,7 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
     """What the classifier should answer on a set; refuses one that does not fit it."""
+    _check_set(image_set)
     if classifier.multilabel:
         kind, truth, names = "attributes", image_set.attributes, image_set.attribute_names
     else:
@@ -371,6 +396,12 @@ def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
         raise ValueError("there are no images in the set")
     _check_shape(classifier, image_set.images)
     return truth
+
+
+def _check_set(image_set: object) -> None:
+    if not isinstance(image_set, ImageSet):
+        kind = type(image_set).__name__
+        raise ValueError(f"expected an ImageSet, as data.load gives it, got {kind}")
 
 
 def _check_shape(classifier: Classifier, images: Tensor) -> None:

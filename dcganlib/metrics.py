@@ -10,7 +10,7 @@ for the features of one Inception network, and values from other features cannot
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dcganlib import data
 
 QUERIES, REFERENCES = 512, 2048  # rows and columns of a block of distances, which stays in the cache
+NUMBERS = 2**24  # in the rows that a block is made of, at most: 128 MB in float64
 WHOLE = 1024  # products of bytes that float32 adds up without rounding: 1024 * 128**2 = 2**24
 
 
@@ -77,8 +78,9 @@ def extract(classifier: nn.Module, images: Tensor, *, batch_size: int = 500) -> 
         float32 of shape (N, D), on the classifier's device.
 
     Raises:
-        ValueError: There are no images, or ``batch_size`` is below 1.
+        ValueError: The images are no tensor, there are none, or ``batch_size`` is below 1.
     """
+    data.check_tensor(images)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if len(images) == 0:
@@ -87,11 +89,34 @@ def extract(classifier: nn.Module, images: Tensor, *, batch_size: int = 500) -> 
     was_training = classifier.training
     classifier.eval()
     try:
-        batches = (batch.to(device) for batch in images.split(batch_size))
-        floats = (data.to_float(batch) if batch.dtype == torch.uint8 else batch for batch in batches)
-        return torch.cat([classifier.features(batch).float() for batch in floats])
+
+        def look(part: slice) -> Tensor:
+            batch = images[part].to(device)
+            return classifier.features(data.to_float(batch) if batch.dtype == torch.uint8 else batch).float()
+
+        return in_parts(look, len(images), batch_size)
     finally:
         classifier.train(was_training)
+
+
+def in_parts(work: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
+    """Join the results of ``work`` on parts of ``count`` rows; there is never a second copy of them all.
+
+    Args:
+        work: Takes the slice of a part; returns a row for each of its rows.
+        count: Rows in all, at least 1.
+        size: Rows of a part.
+
+    Returns:
+        All rows, in their order.
+    """
+    joined = None
+    for part in _slices(count, size):
+        rows = work(part)
+        if joined is None:
+            joined = rows.new_empty(count, *rows.shape[1:])
+        joined[part] = rows
+    return joined
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
@@ -118,12 +143,13 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     real, fake = _pair(2, real=real, fake=fake)
     as_they_are = nn.Identity()
     as_they_are.num_features = real.shape[1]
-    metric = FrechetInceptionDistance(feature=as_they_are)
-    centre = real.double().mean(0).cpu()  # shifting both changes nothing, and saves digits
-    for rows, is_real in ((real, True), (fake, False)):
-        for part in rows.split(10_000):
-            metric.update(part.double().cpu() - centre, real=is_real)
-    return max(metric.compute().item(), 0.0)  # which rounding may have left below 0
+    centre = real.mean(0, dtype=torch.float64).cpu()  # shifting both changes nothing, and saves digits
+    with torch.device("cpu"):  # whatever the default is
+        metric = FrechetInceptionDistance(feature=as_they_are)
+        for rows, is_real in ((real, True), (fake, False)):
+            for part in rows.split(10_000):
+                metric.update(part.double().cpu() - centre, real=is_real)
+        return max(metric.compute().item(), 0.0)  # which rounding may have left below 0
 
 
 def kernel_distance(
@@ -162,13 +188,14 @@ def kernel_distance(
     fewer = min(len(real), len(fake))
     if not 2 <= subset_size <= fewer:
         raise ValueError(f"subset_size must be from 2 to {fewer}, the smaller set's size, got {subset_size}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
-        metric = KernelInceptionDistance(nn.Identity(), subsets=subsets, subset_size=subset_size)
-    metric.update(real.double().cpu(), real=True)
-    metric.update(fake.double().cpu(), real=False)
-    seed = int(torch.randint(2**62, (), generator=rng))
-    with torch.random.fork_rng(devices=[]):  # it draws the subsets from the global source, on the CPU
+    seed = int(torch.randint(2**62, (), generator=rng, device="cpu"))
+    # It draws the subsets from the global source, on the default device.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
+            metric = KernelInceptionDistance(nn.Identity(), subsets=subsets, subset_size=subset_size)
+        metric.update(real.double().cpu(), real=True)
+        metric.update(fake.double().cpu(), real=False)
         torch.default_generator.manual_seed(seed)
         return metric.compute()[0].item()
 
@@ -276,7 +303,8 @@ def chi2_distance(counts: Tensor, expected: Tensor) -> float:
     for values in (counts, expected):
         if (values < 0).any() or not 0 < values.sum() < torch.inf:
             raise ValueError(f"a histogram needs counts of at least 0, not all 0, got {values.tolist()}")
-    p, q = (values.double() / values.double().sum() for values in (counts, expected))
+    p, q = (values.cpu().double() for values in (counts, expected))  # MPS has no float64
+    p, q = p / p.sum(), q / q.sum()
     both = p + q
     return ((p - q).square() / torch.where(both > 0, both, 1)).sum().item() / 2
 
@@ -338,7 +366,7 @@ def compare_distances(fake: Tensor, held_out: Tensor) -> Copying:
     middle, usual = fake.median().item(), held_out.median().item()
     ratio = middle / usual if usual else (1.0 if middle == 0 else torch.inf)
     threshold = held_out.sort().values[(len(held_out) - 1) // 100]
-    return Copying(ratio, (fake <= threshold).double().mean().item())
+    return Copying(ratio, (fake <= threshold).cpu().double().mean().item())
 
 
 class NearestNeighbour:
@@ -354,11 +382,12 @@ class NearestNeighbour:
         ValueError: There are none, or they are not finite.
     """
 
+    @torch.inference_mode(False)  # so that it can be updated in another mode than it was made in
     def __init__(self, queries: Tensor) -> None:
         self._queries = _rows(1, queries=queries)
-        self._squared = torch.full(queries.shape[:1], torch.inf, dtype=torch.float64)
-        self._squared = self._squared.to(self._queries.device)
-        self.labels = torch.full_like(self._squared, -1, dtype=torch.int64)
+        shape, device = self._queries.shape[:1], self._queries.device
+        self._squared = torch.full(shape, torch.inf, dtype=torch.float64, device=device)
+        self.labels = torch.full(shape, -1, dtype=torch.int64, device=device)
 
     @property
     def distances(self) -> Tensor:
@@ -425,17 +454,19 @@ def _radii(rows: Tensor, k: int) -> Tensor:
 def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Squared distances between the rows of two sets, float64, a block at a time: (rows, columns, block)."""
     of_blocks = _squared_bytes if a.dtype == torch.uint8 else _squared_floats
-    centre = a.double().mean(0, keepdim=True) if a.is_floating_point() else None
-    for rows in _slices(len(a), QUERIES):
-        for columns in _slices(len(b), REFERENCES):
+    centre = a.mean(0, keepdim=True, dtype=torch.float64) if a.is_floating_point() else None
+    height, width = (max(1, min(most, NUMBERS // a.shape[1])) for most in (QUERIES, REFERENCES))
+    for rows in _slices(len(a), height):
+        for columns in _slices(len(b), width):
             yield rows, columns, of_blocks(a[rows], b[columns], centre)
 
 
 def _squared_bytes(a: Tensor, b: Tensor, centre: None) -> Tensor:
     a, b = a.float() - 128, b.float() - 128  # whole numbers, and so is all that follows
     squared = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
-    for part in _slices(a.shape[1], WHOLE):
-        squared.sub_(a[:, part] @ b[:, part].T, alpha=2)
+    with torch.autocast(a.device.type, enabled=False):  # which would round the products
+        for part in _slices(a.shape[1], WHOLE):
+            squared.sub_(a[:, part] @ b[:, part].T, alpha=2)
     return squared
 
 
@@ -472,7 +503,7 @@ def _rows(least: int, **named: Tensor) -> Tensor:
         )
     if values.dtype != torch.uint8 and not values.is_floating_point():
         raise ValueError(f"{name} must be uint8 or floating-point, got {values.dtype}")
-    if not values.isfinite().all():
+    if values.is_floating_point() and not all(end.isfinite() for end in values.aminmax()):
         raise ValueError(f"{name} has {int((~values.isfinite()).sum())} values that are NaN or infinite")
     values = values.cpu() if values.device.type == "mps" else values  # which has no float64
     return values.detach().reshape(len(values), -1)

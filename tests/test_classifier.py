@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import dcganlib
-from dcganlib import checkpoint, classifier, data, models
+from dcganlib import checkpoint, classifier, data, fast, models
 from dcganlib.__main__ import _parser, main
 from dcganlib.classifier import NAMES, RECIPES, Classifier, accuracy, build, fit, load, predict, save
 
@@ -173,6 +174,74 @@ def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
     assert records[-1].accuracy > 0.95
     assert accuracy(small, stripes) > 0.95
     assert not small.training
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bfloat16", "expected"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+        ("float32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+        ("float16", True, torch.float16),
+    ],
+)
+def test_convolutions_run_in_the_precision_asked_for_and_auto_is_that_of_training(
+    small, stripes, monkeypatch, precision, has_bfloat16, expected
+):
+    monkeypatch.setattr(fast, "has_bfloat16", lambda: has_bfloat16)
+    seen = set()
+    small.blocks[0].register_forward_hook(lambda module, given, maps: seen.add(maps.dtype))
+    learn(small, stripes, precision=precision)
+    assert seen == {expected}
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.float32}
+
+
+def test_small_gradients_are_not_lost_in_float16(stripes, rng):
+    moved = []
+    for precision in ("float32", "float16"):
+        network = build(stripes, widths=(4, 8), rng=rng())
+        network.head.weight.data.mul_(1e-5)  # so that the gradients below it are of this size, over 96 images
+        before = network.blocks[0].weight.detach().clone()
+        learn(network, stripes, batch_size=96, shift=0, precision=precision)
+        moved.append((network.blocks[0].weight - before).abs().mean().item())
+    assert moved[1] == pytest.approx(moved[0], rel=0.2)
+
+
+@pytest.mark.parametrize("place", ["meta", "float64", "inference", "no_grad", "deterministic"])
+def test_training_and_files_do_not_depend_on_what_the_caller_has_set(stripes, rng, tmp_path, place):
+    around = {"meta": torch.device("meta"), "inference": torch.inference_mode(), "no_grad": torch.no_grad()}
+
+    def everything():
+        network = build(stripes, widths=(4, 8), rng=rng())
+        records = learn(network, stripes, epochs=2, mirror=True)
+        save(tmp_path / "c.safetensors", network)
+        again = load(tmp_path / "c.safetensors")
+        return network, records, predict(again, stripes.images).tolist()
+
+    expected = everything()
+    try:
+        if place == "float64":
+            torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(place == "deterministic")
+        with around.get(place, nullcontext()):
+            found = everything()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+    assert found[1:] == expected[1:]
+    assert same(found[0], expected[0])
+    learn(found[0], stripes)  # what was made under inference mode can be trained outside of it
+
+
+def test_what_is_no_set_is_refused_by_its_kind(small, stripes):
+    loader = data.make_loader(stripes.images, 16)
+    for use in (build, lambda given: accuracy(small, given), lambda given: learn(small, given)):
+        for given, kind in ((loader, "Loader"), (stripes.images, "Tensor")):
+            with pytest.raises(ValueError, match=f"expected an ImageSet, as data.load gives it, got {kind}"):
+                use(given)
+    with pytest.raises(ValueError, match="got ImageSet: pass the ImageSet's .images"):
+        predict(small, stripes)
 
 
 def test_attributes_are_learnt(marks, rng):

@@ -1,11 +1,14 @@
 """Numbers for the quality of samples: known answers, brute force, and what each one must not react to."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcganlib import data, metrics
 
@@ -327,6 +330,105 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch, digits, normal, rows, 
     torch.testing.assert_close(in_blocks[1], distances, rtol=1e-14, atol=0)  # another shape, other rounding
 
 
+class Largest(TorchDispatchMode):
+    """Notes the most numbers of any tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        own = {leaf.untyped_storage().data_ptr() for leaf in args if isinstance(leaf, torch.Tensor)}
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in own:
+                self.numbers = max(self.numbers, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_wide_rows_are_compared_a_few_at_a_time(monkeypatch, normal, as_bytes):
+    queries, references = (normal(n, 500, seed=n) for n in (40, 60))
+    if as_bytes:
+        queries, references = (
+            (40 * rows + 128).clamp(0, 255).to(torch.uint8) for rows in (queries, references)
+        )
+    whole = metrics.nearest(queries, references), metrics.precision_recall(queries, references)
+    monkeypatch.setattr(metrics, "NUMBERS", 2000)
+    with Largest() as seen:
+        parts = metrics.nearest(queries, references), metrics.precision_recall(queries, references)
+    assert seen.numbers <= 2500 < 20_000  # 4 rows of 500, and two columns more
+    assert torch.equal(parts[0].indices, whole[0].indices)
+    torch.testing.assert_close(parts[0].distances, whole[0].distances, rtol=1e-12, atol=0)
+    assert parts[1] == whole[1]
+
+
+@pytest.mark.parametrize("place", ["meta", "float64", "inference", "no_grad", "autocast", "deterministic"])
+def test_a_measure_does_not_depend_on_what_the_caller_has_set(digits, normal, rng, place):
+    real, fake = normal(60, 5), 0.9 * normal(60, 5, seed=1)
+    images = digits[0][:40], digits[1][:90]
+
+    def everything():
+        found, own = metrics.nearest(*images), metrics.nearest(real, fake)
+        return (
+            (found.indices.tolist(), found.distances.tolist(), own.indices.tolist(), own.distances.tolist()),
+            metrics.frechet_distance(real, fake),
+            metrics.kernel_distance(real, fake, subsets=3, subset_size=20, rng=rng(1)),
+            metrics.precision_recall(real, fake),
+            metrics.precision_recall(*images),
+            metrics.two_sample_accuracy(real, fake),
+            metrics.chi2_distance(torch.tensor([1, 1], device="cpu"), torch.tensor([1, 3], device="cpu")),
+        )
+
+    expected = everything()
+    around = {
+        "meta": torch.device("meta"),
+        "inference": torch.inference_mode(),
+        "no_grad": torch.no_grad(),
+        "autocast": torch.autocast("cpu", dtype=torch.bfloat16),
+    }.get(place, nullcontext())
+    try:
+        if place == "float64":
+            torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(place == "deterministic")
+        with around:
+            assert everything() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("modes", [(True, False), (False, True)])
+def test_a_search_goes_on_in_another_mode_than_it_began_in(digits, modes):
+    queries, references = digits[0][:20], digits[1][:60]
+    labels = torch.arange(60)
+    with torch.inference_mode(modes[0]):
+        stream = metrics.NearestNeighbour(queries)
+    for mode, part in zip(modes, labels.split(30), strict=True):
+        with torch.inference_mode(mode):
+            stream.update(references[part], labels[part])
+    assert torch.equal(stream.labels, metrics.nearest(queries, references).indices)
+
+
+class OnMps(torch.Tensor):
+    """Stands in for a tensor on an Apple GPU, which has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_classes_and_distances_on_a_device_without_float64_are_compared_on_the_cpu():
+    one, two = (torch.tensor(values).as_subclass(OnMps) for values in ([1, 1], [1, 3]))
+    with pytest.raises(TypeError):
+        one.double()
+    assert metrics.chi2_distance(one, two) == pytest.approx(1 / 15, rel=1e-12)
+    near, usual = (torch.tensor(values).as_subclass(OnMps) for values in ([1.0, 2.0, 3.0], [2.0, 4.0]))
+    assert metrics.compare_distances(near, usual) == metrics.Copying(1, 2 / 3)
+
+
 def test_references_in_parts_give_what_they_give_at_once(digits, rng):
     queries, references = digits
     labels = torch.randint(10, (len(references),), generator=rng(1))
@@ -405,6 +507,19 @@ def test_features_are_those_of_the_classifier_in_eval_mode(digits):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(metrics.extract(network.eval(), data.to_float(images)), expected)
     assert not network.training
+
+
+def test_parts_are_joined_in_their_order_and_there_is_one_copy(digits):
+    images = digits[0]
+    with Largest() as seen:
+        found = metrics.in_parts(lambda part: images[part] + 1, 300, 70)
+    assert torch.equal(found, images + 1)
+    assert seen.numbers == images.numel()
+
+
+def test_features_of_a_set_are_asked_of_its_images(mnist_mini):
+    with pytest.raises(ValueError, match="got ImageSet: pass the ImageSet's .images"):
+        metrics.extract(Halves(), mnist_mini)
 
 
 # --- bad input

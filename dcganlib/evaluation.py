@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import dcganlib
-from dcganlib import classifier, data, files, metrics, models, runs
+from dcganlib import classifier, data, files, machine, metrics, models, runs
 from dcganlib.latent import Prior, sample_z
 from dcganlib.train import pick_device
 
@@ -34,6 +35,8 @@ INCEPTION = (
     "weights-inception-2015-12-05-6726825d.pth"
 )
 """Address of the weights of the Inception network."""
+
+INCEPTION_WIDTH = 2048  # of its features
 
 IDEAL = {
     "Fréchet distance": "0",
@@ -88,6 +91,7 @@ class Evaluation:
         run: Its folder, or the name of a stored one.
         data: Its set.
         generator: "averaged", or "last step".
+        batch_norm: Which statistics its batch norms drew the samples with.
         network: Whose features were compared; "none" for the pixels themselves.
         samples: How many were drawn each time, and compared with as many training images.
         real_samples: How many held-out images were compared with as many training images.
@@ -104,6 +108,7 @@ class Evaluation:
     run: str
     data: str
     generator: str
+    batch_norm: str
     network: str
     samples: int
     real_samples: int
@@ -131,7 +136,8 @@ class Evaluation:
         """As text: a heading, a line for each measure, the notes."""
         drawn, real = f"{self.samples:,}", f"{self.real_samples:,}"
         heading = [
-            f"samples:  {drawn} of {self.run}, {self.generator} weights, against {drawn} training images",
+            f"samples:  {drawn} of {self.run}, against {drawn} training images",
+            f"weights:  {self.generator}; batch norm: {self.batch_norm}",
             f"real:     {real} held-out images of {self.data}, {self.held_out_are}, against {real} training "
             "images",
             f"copying:  {self.searched:,} samples, and as many held-out images, among all {self.train:,}",
@@ -149,6 +155,19 @@ class Evaluation:
         return "\n".join([*heading, "", *(line.rstrip() for line in lines), *self.notes])
 
 
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Take back what the caller may have set for all tensors: a default device, gradients, autocast."""
+    with (
+        torch.device("cpu"),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@_own_settings()
 def evaluate(
     run: str | Path,
     *,
@@ -165,7 +184,8 @@ def evaluate(
 
     Each draw compares new samples with new training images; held-out images take the samples' place in turn.
     Sets without a test split are cut in two at random: training images, and held-out ones, which the run
-    was trained on too.
+    was trained on too. A conditional generator is told labels drawn with the training set's class shares,
+    independently of the images that its samples are compared with.
 
     Args:
         run: A run's folder, or the name of a stored one.
@@ -186,6 +206,7 @@ def evaluate(
         ValueError, FileNotFoundError: The run, its data or a number are not as they should be. All is
             checked before any measure is made.
         ModuleNotFoundError: Inception is asked for, and torch-fidelity is missing.
+        MemoryError: The samples would not fit into memory.
         OSError: Nothing can be written there.
     """
     for label, value, least in (("samples", samples, LEAST), ("draws", draws, 1), ("seed", seed, 0)):
@@ -214,6 +235,7 @@ def evaluate(
         notes.append(f"There are {len(train):,} training images, so no more samples were drawn.")
     seeds = tuple(range(seed, seed + draws))
     subject = _Subject(generator.to(place), settings.train.prior, network, observer)
+    _refuse_too_many(subject, count, (train.images, held_out), place)
     labels = train.labels if generator.classes else None
     images = train.images.to(place), held_out.to(place)
     measures, classes = _measure(subject, *images, labels, count, real_count, seeds)
@@ -221,6 +243,7 @@ def evaluate(
         str(run),
         settings.data,
         "averaged" if generator is found.averaged else "last step",
+        _batch_norm(generator),
         _described(network, settings.data),
         count,
         real_count,
@@ -252,12 +275,17 @@ def draw(generator: models.Generator, z: Tensor, labels: Tensor | None = None) -
     Raises:
         ValueError: As ``models.generate`` does.
     """
-    parts = torch.arange(len(z)).split(BATCH)
-    images = (models.generate(generator, z[i], None if labels is None else labels[i]) for i in parts)
-    return torch.cat([data.to_uint8(batch) for batch in images])
+
+    def work(part: slice) -> Tensor:
+        told = None if labels is None else labels[part]
+        return data.to_uint8(models.generate(generator, z[part], told))
+
+    return metrics.in_parts(work, len(z), BATCH)
 
 
 Seen = dict[str, Tensor]  # a row for each image: its pixels, and what networks see in it
+VIEWS = ("features", "pixels")  # in which copies are looked for
+WORK = 500_000_000  # bytes that a batch of images or a block of distances takes in passing
 
 
 @dataclass(frozen=True)
@@ -268,6 +296,12 @@ class _Subject:
     prior: Prior
     network: classifier.Classifier | None
     inception: nn.Module | None
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What of ``see`` the measures of two sets compare: pixels only where there is nothing better."""
+        own = ("pixels",) if self.network is None else ("features", "labels")
+        return own if self.inception is None else (*own, "Inception")
 
     def see(self, images: Tensor) -> Seen:
         seen = {"pixels": images}
@@ -305,17 +339,20 @@ def _measure(
             rng = torch.Generator().manual_seed(seed)
             z = sample_z(count, subject.generator.latent_dim, prior=subject.prior, rng=rng)
             chosen, others = (torch.randperm(len(images), generator=rng) for images in (train, held_out))
-            told = None if labels is None else labels[chosen[:count]]  # classes as often as in training
+            told = None if labels is None else _draw_labels(labels, count, rng)
             fake = step("looking at samples", subject.see, step("drawing", draw, subject.generator, z, told))
-            real = _pick(known, chosen[:count])
+            real = _pick(known, chosen[:count], subject.compared)
             ours = step("comparing samples", _compare, subject, real, fake, rng)
             few, own = torch.arange(min(real_count, SEARCHED)), others[: min(real_count, SEARCHED)]
-            near = step("nearest to samples", _nearest, _pick(fake, few), known)
-            usual = step("nearest to held-out images", _nearest, _pick(new, own), known)
+            near = step("nearest to samples", _nearest, _pick(fake, few, VIEWS), known)
+            usual = step("nearest to held-out images", _nearest, _pick(new, own, VIEWS), known)
             ours |= _copying(near, usual)
-            pair = _pick(known, chosen[:real_count]), _pick(new, others[:real_count])
+            pair = [
+                _pick(seen, order[:real_count], subject.compared)
+                for seen, order in ((known, chosen), (new, others))
+            ]
             theirs = step("comparing real images", _compare, subject, *pair, rng)
-            theirs |= _copying(*(_pick(usual, half) for half in few.chunk(2)))
+            theirs |= _copying(*(_pick(usual, half, VIEWS) for half in few.chunk(2)))
             for name, value in ours.items():
                 found[name].append((value, theirs[name]))
             if subject.network is not None:
@@ -327,8 +364,18 @@ def _measure(
     return measures, classes
 
 
-def _pick(seen: Seen, chosen: Tensor) -> Seen:
-    return {name: rows[chosen.to(rows.device)] for name, rows in seen.items()}
+def _draw_labels(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Draw labels with the class shares of the training set.
+
+    They are independent of the reference images. With the labels of these very images the class counts of
+    samples and reference would match by construction, closer than those of any two sets of real images do.
+    """
+    return labels[torch.randint(len(labels), (count,), generator=rng)]
+
+
+def _pick(seen: Seen, chosen: Tensor, names: Sequence[str]) -> Seen:
+    """Some images, of what was seen the named part."""
+    return {name: seen[name][chosen.to(seen[name].device)] for name in names if name in seen}
 
 
 def _compare(subject: _Subject, real: Seen, fake: Seen, rng: torch.Generator) -> dict[str, float]:
@@ -353,7 +400,7 @@ def _compare(subject: _Subject, real: Seen, fake: Seen, rng: torch.Generator) ->
 
 def _nearest(queries: Seen, train: Seen) -> Seen:
     """Distances to the nearest training image, in features and in pixels."""
-    views = [view for view in ("features", "pixels") if view in train]
+    views = [view for view in VIEWS if view in train]
     return {view: metrics.nearest(queries[view], train[view]).distances for view in views}
 
 
@@ -433,6 +480,28 @@ def _inception(channels: int) -> _Inception:
     from torchmetrics.image.fid import NoTrainInceptionV3  # here, because it takes seconds to import
 
     return _Inception(NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]))
+
+
+def _refuse_too_many(subject: _Subject, count: int, sets: Sequence[Tensor], place: torch.device) -> None:
+    """Refuse samples that do not fit into memory, before any is drawn."""
+    available = machine.available_memory()
+    if place.type == "cuda":
+        available = torch.cuda.mem_get_info(place)[0]
+    width = 0 if subject.network is None else subject.network.widths[-1]
+    width += 0 if subject.inception is None else INCEPTION_WIDTH
+    needed = count * sets[0][0].numel() + 4 * width * (count + sum(map(len, sets))) + WORK
+    if available is not None and needed > available:
+        raise MemoryError(
+            f"{count:,} samples take {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: ask "
+            "for fewer --samples"
+        )
+
+
+def _batch_norm(generator: models.Generator) -> str:
+    """Which statistics the batch norms of a generator draw with. ``models.generate`` uses eval mode."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+    found = any(isinstance(module, kinds) for module in generator.modules())
+    return "the running statistics stored with these weights" if found else "none"
 
 
 def _described(network: classifier.Classifier | None, name: str) -> str:

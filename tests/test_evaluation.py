@@ -107,7 +107,8 @@ def test_the_file_and_the_table_say_what_was_measured(make_run):
     for text in ("60 of", "classifier mnist", "4, 5", f"{kept['mean']:.4g}", f"{kept['real_mean']:.4g}"):
         assert text in table
     lines = table.split("\n")
-    assert [line.split("  ")[0] for line in lines[7:]] == list(found.measures)
+    assert [line.split("  ")[0] for line in lines[8:]] == list(found.measures)
+    assert "last step; batch norm: the running statistics stored with these weights" in lines[1]
     assert len(list(folder.glob(".*"))) == 0  # nothing half-written
 
 
@@ -172,8 +173,11 @@ def test_averaged_weights_are_measured_unless_the_plain_are_asked_for(make_run, 
         evaluate(alone, samples=20, plain=True)
 
 
-@pytest.mark.usefixtures("_few")
-def test_a_conditional_generator_is_told_the_classes_of_training_images(make_run, blots, monkeypatch):
+def test_a_conditional_generator_is_told_labels_with_the_classes_shares_and_not_those_of_the_reference(
+    make_run, blots, monkeypatch
+):
+    skewed = replace(blots, labels=(torch.arange(200) % 4 == 0).long())
+    monkeypatch.setattr(data, "_mnist_mini", lambda: skewed)
     asked, generate = [], models.generate
 
     def listen(generator, z, labels=None):
@@ -181,10 +185,44 @@ def test_a_conditional_generator_is_told_the_classes_of_training_images(make_run
         return generate(generator, z, labels)
 
     monkeypatch.setattr(models, "generate", listen)
-    evaluate(make_run(classes=10), samples=100, draws=1, device="cpu")
+    folder = make_run(classes=10)
+    for _ in range(2):
+        evaluate(folder, samples=100, draws=20, device="cpu")
+    ones = torch.cat(asked).view(2, 20, 100).sum(2)  # in each draw
+    assert torch.equal(ones[0], ones[1])  # seeded
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    expected = torch.bincount(blots.labels[order[100:]], minlength=10)
-    assert torch.bincount(torch.cat(asked), minlength=10).tolist() == expected.tolist()
+    share = skewed.labels[order[100:]].double().mean().item()  # of the half that is the training set
+    spread = (share * (1 - share) / 100) ** 0.5  # of independent draws; each reference has `share` itself
+    assert (ones[0] / 100).mean().item() == pytest.approx(share, abs=4 * spread / 20**0.5)
+    assert 0.5 * spread < (ones[0] / 100).std().item() < 1.6 * spread
+
+
+@pytest.mark.usefixtures("_few")
+@pytest.mark.parametrize(
+    "around",
+    [torch.device("meta"), torch.inference_mode(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16)],
+    ids=["meta", "inference", "no_grad", "autocast"],
+)
+def test_the_measures_do_not_depend_on_what_the_caller_has_set(make_run, around):
+    folder = make_run()
+    expected = evaluate(folder, samples=20, draws=1, device="cpu")
+    with around:
+        assert evaluate(folder, samples=20, draws=1, device="cpu") == expected
+
+
+@pytest.mark.usefixtures("_few")
+def test_samples_that_do_not_fit_into_memory_are_refused_before_any_is_drawn(make_run, monkeypatch):
+    monkeypatch.setattr(models, "generate", None)
+    monkeypatch.setattr(evaluation.machine, "available_memory", lambda: 400_000_000)
+    words = r"60 samples take 0\.5 GB of memory, 0\.4 GB are free: ask for fewer --samples"
+    with pytest.raises(MemoryError, match=words):
+        evaluate(make_run(), samples=60, device="cpu")
+
+
+def test_a_generator_without_batch_norm_is_said_to_have_none(rng):
+    plain = models.Layer(1, kernel=16, stride=1, padding=0, norm=None, activation="tanh")
+    network = models.Generator(latent_dim=3, image_size=16, channels=1, layers=[plain])
+    assert evaluation._batch_norm(network) == "none"
 
 
 @pytest.mark.usefixtures("_few")

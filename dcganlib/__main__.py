@@ -20,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code is 0 when all went well, 1 where ``doctor`` found something, 2 on bad input or a run that
     cannot go on, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP and 141 where nobody reads the output
     any more, as with ``| head -1``.
+
+    Raises:
+        SystemExit: After ``--help``, or where the arguments are none of the command's.
+        RuntimeError: Anything of torch's but a lack of memory: a fault of the package, with its traceback.
     """
     _prepare_output()
     command = None

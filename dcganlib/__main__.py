@@ -310,8 +310,8 @@ def _info_machine() -> int:
     print(f"stored   {', '.join(runs.stored()) or 'none'}")
     print(f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is")
     for name, known in models.ARCHITECTURES.items():
-        with torch.device("meta"):  # shapes alone, no weights
-            counts = [models.count_parameters(network) for network in models.build(name)]
+        pair = models.build(name, device="meta")  # shapes alone, no weights
+        counts = [models.count_parameters(network) for network in pair]
         print(f"{name:<13} {known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}  {known.summary}")
     return 0
 

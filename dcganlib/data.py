@@ -251,8 +251,8 @@ class Loader:
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]]:
         """Batches of epoch ``index`` (from 0), from batch ``start`` on: float32 (B, C, H, W) in [-1, 1]."""
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed + index))
-        order = order.to(self.images.device)
+        rng = torch.Generator().manual_seed(self.seed + index)
+        order = torch.randperm(len(self.images), generator=rng, device="cpu").to(self.images.device)
         for batch in range(start, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][team.part(self.share)]
             real = to_float(self.images[chosen].to(self.device))
@@ -311,7 +311,7 @@ def make_loader(
             f"drop_last must be True in a group of processes: the last batch, of {len(images) % batch_size} "
             "images, would weigh as much as the others"
         )
-    seed = int(torch.randint(2**62, (), generator=rng))
+    seed = int(torch.randint(2**62, (), generator=rng, device="cpu"))
     device = torch.empty(0, device=device).device  # "cuda" means one of them
     home = device if images.nbytes <= _room(device) else images.device
     labels = None if labels is None else labels.to(home)

@@ -135,9 +135,11 @@ class Dropout(nn.Dropout):
     def forward(self, inputs: Tensor) -> Tensor:
         """Set each unit to 0 with probability ``p``, in training; any shape."""
         dropped = round(self.p * WORD)
-        if not self.training or not 0 < dropped < WORD or self.inplace or inputs.numel() < FEW:
+        plain = self.inplace or not inputs.is_cpu or inputs.numel() < FEW
+        if plain or not self.training or not 0 < dropped < WORD:
             return super().forward(inputs)
-        source = numpy.random.SFC64(int(torch.randint(2**62, ())))  # seeded by torch, and so reproducible
+        seed = int(torch.randint(2**62, (), device="cpu"))  # from torch's own source, and so reproducible
+        source = numpy.random.SFC64(seed)
         words = source.random_raw(-(-inputs.numel() // 4)).view(numpy.int16)  # four to a number of 64 bits
         bits = torch.from_numpy(words)[: inputs.numel()].view(inputs.shape)
         kept = (bits >= dropped - WORD // 2).to(inputs.dtype)
@@ -310,7 +312,7 @@ def _by_dft(maps: Tensor, weight: Tensor, padding: int) -> Tensor:
     """
     (n, channels, size, _), (_, out_channels, kernel, _) = maps.shape, weight.shape
     out = size + kernel - 1 - 2 * padding
-    to_maps, to_weight, back = (m.to(maps.device) for m in _transforms(size, kernel, padding))
+    to_maps, to_weight, back = _transforms(size, kernel, padding, maps.dtype, maps.device)
     pixels = maps.permute(2, 3, 0, 1).reshape(size * size, n * channels)
     taps = weight.permute(2, 3, 0, 1).reshape(kernel * kernel, channels * out_channels)
     products = (to_maps @ pixels).view(-1, n, channels) @ (to_weight @ taps).view(-1, channels, out_channels)
@@ -343,7 +345,10 @@ def _pays(maps: torch.Size, weight: torch.Size, padding: int) -> bool:
 
 
 @cache
-def _transforms(size: int, kernel: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
+@torch.inference_mode(False)  # they outlive the call, and training could not use tensors of inference mode
+def _transforms(
+    size: int, kernel: int, padding: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices for maps, weights and the way back, real throughout.
 
     Of a real signal one half of the frequencies is enough. A product of two complex numbers a + bi and
@@ -354,18 +359,20 @@ def _transforms(size: int, kernel: int, padding: int) -> tuple[Tensor, Tensor, T
     half = [
         (u, v) for u in range(period) for v in range(period) if (u, v) < ((-u) % period, (-v) % period)
     ]  # one of each pair of opposite frequencies; (0, 0), its own opposite, comes apart
-    frequencies = torch.tensor(half, dtype=torch.float64)
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    frequencies = torch.tensor(half, **exact)
 
     def waves(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        line = torch.arange(start, stop, dtype=torch.float64)
+        line = torch.arange(start, stop, **exact)
         points = torch.cartesian_prod(line, line)
         angles = 2 * torch.pi / period * frequencies @ points.T
         return angles.cos(), angles.sin()
 
     cos, sin = waves(0, size)
-    to_maps = torch.cat([torch.ones(1, size**2), cos - sin, cos, -sin])
+    to_maps = torch.cat([torch.ones(1, size**2, **exact), cos - sin, cos, -sin])
     cos, sin = waves(0, kernel)
-    to_weight = torch.cat([torch.ones(1, kernel**2), cos, -sin - cos, cos - sin])
+    to_weight = torch.cat([torch.ones(1, kernel**2, **exact), cos, -sin - cos, cos - sin])
     cos, sin = waves(padding, size + kernel - 1 - padding)
-    back = torch.cat([torch.full((1, cos.shape[1]), 0.5), cos - sin, -sin, -cos]).T * (2 / period**2)
-    return to_maps.float(), to_weight.float(), back.float().contiguous()
+    back = torch.cat([torch.full((1, cos.shape[1]), 0.5, **exact), cos - sin, -sin, -cos]).T
+    back = (back * (2 / period**2)).contiguous()
+    return tuple(matrix.to(device, dtype) for matrix in (to_maps, to_weight, back))

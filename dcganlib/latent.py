@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -29,23 +30,36 @@ def sample_z(
         device: Where the batch goes. It is drawn on the CPU, so one seed gives the same z everywhere.
 
     Returns:
-        float32 of shape (n, latent_dim).
+        float32 of shape (n, latent_dim), whatever torch's default dtype and device are.
 
     Raises:
-        ValueError: A count is below 1, or the prior is unknown.
+        ValueError: A count is no whole number or below 1, or the prior is unknown.
+        MemoryError: The points do not fit into memory.
 
     Source:
         Radford et al. 2016, section 4 and figure 1 (uniform, 100 numbers).
     """
     for name, value in (("n", n), ("latent_dim", latent_dim)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if prior == "normal":
-        z = torch.randn(n, latent_dim, generator=rng)
-    elif prior == "uniform":
-        z = torch.rand(n, latent_dim, generator=rng) * 2 - 1
-    else:
+    if prior not in PRIORS:
         raise ValueError(f"prior must be one of {PRIORS}, got {prior!r}")
+    draw = torch.randn if prior == "normal" else torch.rand
+    try:
+        z = draw(n, latent_dim, generator=rng, dtype=torch.float32, device="cpu")
+    except (RuntimeError, TypeError) as error:  # the second for numbers beyond 64 bits
+        if "generator" in str(error):  # of another kind, or on another device
+            raise
+        raise MemoryError(
+            f"n = {n:,} latents of latent_dim = {latent_dim:,} numbers take {4 * n * latent_dim / 1e9:,.0f} "
+            "GB, more than this machine gives"
+        ) from error
+    if prior == "uniform":
+        z.mul_(2).sub_(1)
+    if torch.device(device).type == "cuda":  # from pageable memory the copy would wait for the GPU
+        return z.pin_memory().to(device, non_blocking=True)
     return z.to(device)
 
 

@@ -8,6 +8,7 @@ named networks say.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dcganlib.settings import Share, check_fields
 from dcganlib.sizes import feature_sizes
 
 Norm = Literal["batch", "plain", "unit"]
@@ -46,7 +48,10 @@ class Layer:
     activation: Activation | None = "relu"
     slope: float = 0.2
     bias: bool = False
-    dropout: float = 0.0
+    dropout: Share = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Generator(nn.Module):
@@ -63,6 +68,7 @@ class Generator(nn.Module):
 
     Raises:
         ValueError: A value is out of range, or the layers do not end at the promised size.
+        MemoryError: The weights do not fit into this machine's memory.
 
     Source:
         Radford et al. 2016, section 3 and figure 1.
@@ -79,23 +85,23 @@ class Generator(nn.Module):
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
-        _check_positive(channels=channels, base_channels=base_channels, latent_dim=latent_dim)
+        image_size, channels, base_channels, latent_dim = _check_positive(
+            image_size=image_size, channels=channels, base_channels=base_channels, latent_dim=latent_dim
+        )
         if layers is None:
             layers = generator_layers(image_size, channels, base_channels)
         _check_positive(layers=len(layers))
-        self.classes = _checked_classes(classes)
-        self.layers, self.latent_dim, self.image_size, self.channels = (
-            tuple(layers),
-            latent_dim,
-            image_size,
-            channels,
-        )
+        self.classes = classes = _checked_classes(classes)
+        self.layers, self.latent_dim = tuple(layers), latent_dim
+        self.image_size, self.channels = image_size, channels
         self.sizes = feature_sizes(1, layers, transposed=True)
         if (layers[-1].channels, self.sizes[-1]) != (channels, image_size):
             raise ValueError(
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected {channels} at {image_size}"
             )
+        asked = {"base_channels": base_channels, "channels": channels, "classes": classes}
+        _check_fits(self.layers, latent_dim, latent_dim=latent_dim, **asked)
         self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes, classes)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -118,6 +124,7 @@ class Discriminator(nn.Module):
 
     Raises:
         ValueError: A value is out of range, or the layers do not end in a single number.
+        MemoryError: The weights do not fit into this machine's memory.
 
     Source:
         Radford et al. 2016, section 3.
@@ -133,11 +140,13 @@ class Discriminator(nn.Module):
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
-        _check_positive(channels=channels, base_channels=base_channels)
+        image_size, channels, base_channels = _check_positive(
+            image_size=image_size, channels=channels, base_channels=base_channels
+        )
         if layers is None:
             layers = discriminator_layers(image_size, base_channels)
         _check_positive(layers=len(layers))
-        self.classes = _checked_classes(classes)
+        self.classes = classes = _checked_classes(classes)
         self.layers, self.image_size, self.channels = tuple(layers), image_size, channels
         self.sizes = feature_sizes(image_size, layers)
         if (layers[-1].channels, self.sizes[-1]) != (1, 1):
@@ -145,6 +154,8 @@ class Discriminator(nn.Module):
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected one logit an image: 1 channel at 1 pixel"
             )
+        asked = {"base_channels": base_channels, "channels": channels, "classes": classes}
+        _check_fits(self.layers, channels, **asked)
         self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes, classes)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -235,8 +246,12 @@ def build(
     latent_dim: int = 100,
     classes: int | None = None,
     rng: torch.Generator | None = None,
+    device: str = "cpu",
 ) -> tuple[Generator, Discriminator]:
-    """Build a pair of networks by name, on the CPU, with weights drawn by ``init_weights``.
+    """Build a pair of networks by name, with float32 weights drawn by ``init_weights``.
+
+    Torch's default device and dtype do not enter, and the networks can be trained even where they were built
+    under ``torch.inference_mode``.
 
     Args:
         name: One of ``ARCHITECTURES``, whose values say what each is.
@@ -246,13 +261,17 @@ def build(
         latent_dim: Numbers in a latent point.
         classes: Kinds of label that both networks are told; 0 for none; the named network's own if absent.
         rng: Source of the weights, on the CPU; torch's global one if absent.
+        device: "cpu", or "meta" for shapes without memory. Where to train is for ``network.to`` to say.
 
     Returns:
         (generator, discriminator), in training mode.
 
     Raises:
         ValueError: The name is unknown, or the network cannot be built as asked.
+        MemoryError: The weights do not fit into this machine's memory.
     """
+    if device not in ("cpu", "meta"):
+        raise ValueError(f"device must be cpu or meta, got {device!r}: move the networks with .to(device)")
     if name not in ARCHITECTURES:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     known = ARCHITECTURES[name]
@@ -265,13 +284,16 @@ def build(
     size, colours, width = (
         default if value is None else value for value, default in zip(asked, own, strict=True)
     )
-    _check_positive(image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim)
+    size, colours, width, latent_dim = _check_positive(
+        image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim
+    )
     classes = known.classes if classes is None else classes
     if known.classes and not classes:
         raise ValueError(f"{name} draws by class: classes must be at least 1, got {classes}")
     g_layers, d_layers = known.layers(size, colours, width)
-    generator = Generator(size, colours, width, latent_dim, classes=classes, layers=g_layers)
-    discriminator = Discriminator(size, colours, width, classes=classes, layers=d_layers)
+    with torch.device(device), torch.inference_mode(False):
+        generator = Generator(size, colours, width, latent_dim, classes=classes, layers=g_layers)
+        discriminator = Discriminator(size, colours, width, classes=classes, layers=d_layers)
     return init_weights(generator, rng), init_weights(discriminator, rng)
 
 
@@ -504,24 +526,20 @@ def _chain(
 
 def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: int) -> nn.Sequential:
     """One layer as modules: convolution, norm, activation, dropout."""
-    options = {"output_padding": layer.output_padding} if convolution is nn.ConvTranspose2d else {}
-    block = nn.Sequential(
-        convolution(
-            in_channels, layer.channels, layer.kernel, layer.stride, layer.padding, bias=layer.bias, **options
-        )
-    )
+    names = ("kernel", "stride", "padding", "bias")
+    names += ("output_padding",) * (convolution is nn.ConvTranspose2d)
+    options = {"kernel_size" if name == "kernel" else name: getattr(layer, name) for name in names}
+    single = {"dtype": torch.float32}  # whatever torch's default is
+    block = nn.Sequential(convolution(in_channels, layer.channels, **options, **single))
     if layer.norm == "unit":  # statistics for each unit, not for each channel
         shape = (layer.channels, size, size)
-        block.extend([nn.Flatten(), nn.BatchNorm1d(layer.channels * size * size), nn.Unflatten(1, shape)])
+        units = nn.BatchNorm1d(layer.channels * size * size, **single)
+        block.extend([nn.Flatten(), units, nn.Unflatten(1, shape)])
     elif layer.norm is not None:
-        block.append(
-            nn.BatchNorm2d(
-                layer.channels, affine=_choose("norm", layer.norm, {"batch": True, "plain": False})
-            )
-        )
+        block.append(nn.BatchNorm2d(layer.channels, affine=layer.norm == "batch", **single))
     if layer.activation is not None:
         kinds = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(layer.slope), "tanh": nn.Tanh()}
-        block.append(_choose("activation", layer.activation, kinds))
+        block.append(kinds[layer.activation])
     if layer.dropout:
         block.append(nn.Dropout(layer.dropout))
     return block
@@ -543,12 +561,6 @@ def _through(blocks: nn.Sequential, maps: Tensor, labels: Tensor | None, classes
     return maps
 
 
-def _choose(what: str, name: str, known: dict[str, Any]) -> Any:
-    if name not in known:
-        raise ValueError(f"{what} must be one of {', '.join(known)} or None, got {name!r}")
-    return known[name]
-
-
 def _halvings(image_size: int) -> list[int]:
     """Sizes from the image down to 3 or 4 pixels, each half of the last, rounded up."""
     if not 16 <= image_size <= 256:
@@ -567,15 +579,48 @@ def _kernel(larger: int) -> int:
     return 4 if larger % 2 == 0 else 3
 
 
+def _count_weights(layers: Sequence[Layer], in_channels: int, classes: int) -> int:
+    """Weights of the convolutions of a chain, as plain arithmetic: no number is too large for it."""
+    widths = [in_channels, *(layer.channels for layer in layers)]
+    return sum(
+        (before + classes) * layer.channels * layer.kernel**2
+        for before, layer in zip(widths, layers, strict=False)
+    )
+
+
+def _check_fits(layers: Sequence[Layer], in_channels: int, **asked: int) -> None:
+    """Refuse weights that this machine's memory could not hold, by the number that was asked for."""
+    if torch.get_default_device().type == "meta":
+        return
+    weights = _count_weights(layers, in_channels, asked["classes"])
+    if not _fits(4 * weights):
+        usual = {"base_channels": 64, "latent_dim": 100, "classes": 10, "channels": 3}
+        name = max(usual, key=lambda name: asked.get(name, 0) / usual[name])
+        raise MemoryError(
+            f"{name} {asked[name]} makes a network of {weights:,} weights, {4 * weights / 1e9:,.0f} GB, more "
+            "than this machine's memory: use a smaller one"
+        )
+
+
+def _fits(size: int) -> bool:
+    """Whether this machine has memory for so many bytes, other programs aside."""
+    try:
+        torch.empty(size, dtype=torch.uint8, device="cpu")  # not touched, so not taken
+    except (RuntimeError, TypeError):  # the second for numbers beyond 64 bits
+        return False
+    known = hasattr(os, "sysconf")  # as on all but Windows, which promises no memory that it does not have
+    return not known or size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _checked_classes(classes: int) -> int:
-    if classes:
-        _check_positive(classes=classes)
-    return classes
+    return _check_positive(classes=classes)[0] if classes else 0
 
 
-def _check_positive(**values: int) -> None:
+def _check_positive(**values: int) -> list[int]:
+    """Refuse what is no whole number of at least 1; the numbers as Python's own, in order."""
     for name, value in values.items():
-        if not isinstance(value, Integral):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             raise ValueError(f"{name} must be a whole number, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    return [int(value) for value in values.values()]

@@ -639,14 +639,14 @@ def _locked(folder: Path) -> AbstractContextManager[Callable[[], None]]:
 
 def _refuse_other(folder: Path, settings: RunConfig, state: TrainState) -> None:
     """Refuse a checkpoint that is not of the run that config.json describes; list what differs."""
-    with torch.device("meta"):  # shapes alone
-        pair = models.build(
-            settings.architecture,
-            image_size=settings.image_size,
-            channels=settings.channels,
-            base_channels=settings.base_channels,
-            classes=settings.classes,
-        )
+    pair = models.build(
+        settings.architecture,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        base_channels=settings.base_channels,
+        classes=settings.classes,
+        device="meta",  # shapes alone
+    )
     told, found = _facts(settings.train, pair), _facts(state.config, (state.generator, state.discriminator))
     differences = [
         f"{name} {found.get(name)}, not {told.get(name)}"

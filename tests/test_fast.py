@@ -211,8 +211,30 @@ def test_an_accelerated_network_draws_and_judges_the_same(name, rng):
 
 def test_the_transform_takes_121_products_where_the_layer_takes_1225():
     """A kernel of 5 by 5 on 7 by 7 pixels: period 9, one real frequency and 40 pairs of three products."""
-    to_maps, to_weight, back = fast._transforms(7, 5, 2)
+    to_maps, to_weight, back = fast._transforms(7, 5, 2, torch.float32, torch.device("cpu"))
     assert (to_maps.shape, to_weight.shape, back.shape) == ((121, 49), (121, 25), (49, 121))
+
+
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+def test_a_network_can_be_trained_after_others_drew_with_it_without_gradients(rng, first):
+    """What is computed once and kept must not be a tensor of inference mode."""
+    fast._transforms.cache_clear()
+    layer, inputs = fast.accelerate(nn.ConvTranspose2d(6, 4, 5, padding=2)), torch.randn(3, 6, 7, 7)
+    with first():
+        expected = layer(inputs)
+    output = layer(inputs)
+    output.sum().backward()
+    assert torch.equal(output, expected)
+    assert layer.weight.grad.abs().max() > 0
+
+
+def test_a_stand_in_computes_in_the_type_of_its_maps_whatever_came_before(rng):
+    plain = nn.ConvTranspose2d(6, 4, 5, padding=2)
+    inputs = torch.randn(3, 6, 7, 7, generator=rng())
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        layer, given = fast.accelerate(copy.deepcopy(plain).to(dtype)), inputs.to(dtype)
+        assert layer(given).dtype == dtype
+        torch.testing.assert_close(layer(given), copy.deepcopy(plain).to(dtype)(given), rtol=1e-4, atol=1e-4)
 
 
 # Dropout

@@ -20,6 +20,19 @@ def ends(rng):
     return 3 * a / a.norm(), 3 * b / b.norm()
 
 
+@pytest.mark.parametrize("n", [10**12, 10**18, 10**30])
+def test_more_latents_than_memory_holds_are_refused_by_their_number(n):
+    with pytest.raises(MemoryError, match=rf"n = {n:,} latents of latent_dim = 100 numbers take") as caught:
+        sample_z(n)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("n", [2.0, True, "3", None])
+def test_a_number_of_latents_of_another_kind_is_refused(n):
+    with pytest.raises(ValueError, match="n must be a whole number, got"):
+        sample_z(n)
+
+
 def test_normal_z_has_the_moments_of_the_standard_normal(rng):
     z = sample_z(2000, 50, rng=rng()).double()
     assert z.mean().item() == pytest.approx(0, abs=0.015)  # five standard errors of 100,000 numbers

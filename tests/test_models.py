@@ -1,9 +1,10 @@
 """The networks: sizes, counts, placements, weights, and two tutorials written again in plain torch."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -564,6 +565,43 @@ def test_zero_is_not_the_default(name):
         build("dcgan", **{name: 0})
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"base_channels": 10**8}, "base_channels 100000000 makes a network of [0-9,]+ weights, [0-9,]+ GB"),
+        ({"base_channels": 10**30}, "base_channels 1000000000000000000000000000000 makes"),
+        ({"latent_dim": 10**12}, "latent_dim 1000000000000 makes"),
+        ({"classes": 10**12}, "classes 1000000000000 makes"),
+        ({"channels": 10**12}, "channels 1000000000000 makes"),
+    ],
+)
+def test_networks_beyond_all_memory_are_refused_by_the_number_that_was_asked_for(options, words):
+    with pytest.raises(MemoryError, match=words) as caught:
+        build("dcgan-28", **options)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_weights_are_counted_without_making_them():
+    for name, known in models.ARCHITECTURES.items():
+        generator, _ = build(name, device="meta")
+        convolutions = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
+        made = sum(convolution.weight.numel() for convolution in convolutions)
+        assert models._count_weights(generator.layers, 100, known.classes) == made
+        assert {parameter.device.type for parameter in generator.parameters()} == {"meta"}
+
+
+def test_numbers_of_numpys_become_pythons_own_which_a_checkpoint_can_hold():
+    generator, discriminator = build(
+        "dcgan", image_size=np.int64(16), channels=np.int32(1), base_channels=np.int64(4)
+    )
+    for network in (generator, discriminator):
+        values = [network.image_size, network.channels, network.classes]
+        values += [value for layer in network.layers for value in asdict(layer).values()]
+        assert {type(value) for value in values} <= {int, float, bool, str, type(None)}
+    with pytest.raises(ValueError, match="channels must be a whole number, got np.int64"):
+        Layer(np.int64(4))
+
+
 def test_layers_that_do_not_end_as_promised_are_refused():
     layers = models.generator_layers(32, 1, 4)
     with pytest.raises(
@@ -580,10 +618,12 @@ def test_layers_that_do_not_end_as_promised_are_refused():
 
 
 def test_an_unknown_norm_or_activation_is_refused_by_name():
-    last = Layer(1, kernel=16, padding=0)
-    for wrong in (replace(last, norm="layer"), replace(last, activation="elu")):
-        with pytest.raises(ValueError, match="'layer'|'elu'"):
-            Generator(16, 1, 4, layers=[wrong])
+    for options, words in (
+        ({"norm": "layer"}, r"norm must be one of \('batch', 'plain', 'unit'\) or None, got 'layer'"),
+        ({"activation": "elu"}, r"activation must be one of .*'leaky', 'tanh'\) or None, got 'elu'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Layer(1, kernel=16, padding=0, **options)
 
 
 def test_an_empty_chain_is_refused():

@@ -1,0 +1,92 @@
+"""Checks of a dataclass by its annotations: the type and the range of every field, where it is made.
+
+A field takes Python's own numbers alone. One of NumPy's would be saved in a checkpoint, which then could not
+be loaded, as nothing but plain values is read from a file.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+
+
+LARGEST = 2**62  # beyond it no number goes into torch
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field takes, all of them finite.
+
+    Attributes:
+        low: The least, or the one that all lie above.
+        above: Whether ``low`` itself is out of range.
+        below: What all are less than; if absent, the largest float.
+    """
+
+    low: float
+    above: bool = False
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is in range, which NaN never is."""
+        if not (value > self.low if self.above else value >= self.low):
+            return False
+        return value <= sys.float_info.max if self.below is None else value < self.below
+
+    def words_for(self, value: float) -> str:
+        """What a number out of range must be."""
+        if self.below is None or (self.below == LARGEST and value < LARGEST):
+            return f"above {self.low} and finite" if self.above else f"at least {self.low}"
+        return f"from {self.low} to below {'2**62' if self.below == LARGEST else self.below}"
+
+
+Count = Annotated[int, Range(1, below=LARGEST)]
+Whole = Annotated[int, Range(0, below=LARGEST)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, below=1)]
+
+
+def check_fields(settings: Any) -> None:
+    """Refuse a value of another type than its field is annotated with, or out of the annotated range.
+
+    Args:
+        settings: A dataclass whose fields are ``bool``, ``int``, ``float``, ``str``, a ``Literal`` or None,
+            or one of these with a ``Range``. Fields of other types are left alone. A ``float`` takes an
+            ``int``.
+
+    Raises:
+        ValueError: The message names the field, what it takes, and what it got.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        plain = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
+        if not all(kind in WORDS or get_origin(kind) is Literal for kind in plain):
+            continue
+        fitting = [kind for kind, bare in zip(kinds, plain, strict=True) if _is(value, bare)]
+        if not fitting:
+            raise ValueError(f"{name} must be {' or '.join(map(_said, plain))}, got {value!r}")
+        for bounds in getattr(fitting[0], "__metadata__", ()):
+            if not bounds.holds(value):
+                raise ValueError(f"{name} must be {bounds.words_for(value)}, got {value!r}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return type(value) is str and value in get_args(kind)
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def _said(kind: Any) -> str:
+    return f"one of {get_args(kind)}" if get_origin(kind) is Literal else WORDS[kind]

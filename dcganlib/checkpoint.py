@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dcganlib.files import write_bytes
 from dcganlib.models import Discriminator, Generator, Layer
-from dcganlib.train import StepRecord, TrainConfig, TrainState, start
+from dcganlib.train import StepRecord, TrainConfig, TrainState, align_moments, check_compiler, start
 
 FORMAT = 1
 SEAL = b"sha256:"  # then 64 hexadecimal digits
@@ -71,6 +71,10 @@ def save(
         "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
         "scalers": [state.g_scaler.state_dict(), state.d_scaler.state_dict()],
         "averaged": None if state.averaged is None else state.averaged.state_dict(),
+        "frozen": [
+            [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+            for network in networks.values()
+        ],
         "history": [
             record.as_dict() if isinstance(record, StepRecord) else dict(record) for record in history
         ],
@@ -80,6 +84,7 @@ def save(
     write_bytes(path, _sealed(archive), previous=None if previous is None else Path(previous))
 
 
+@torch.inference_mode(False)  # else the tensors could not be trained
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainState, list[dict[str, float]]]:
     """Load what ``save`` wrote: networks, optimisers, randomness and history, ready for the next step.
 
@@ -94,24 +99,32 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         FileNotFoundError: There is no such file.
         DamagedError: The file is damaged, or no checkpoint.
         ValueError: It was written by another version of this library, or its parts do not fit; the message
-            lists what differs.
+            lists what differs. Or it asks for ``torch.compile``, which does not work here.
     """
     content = _read(Path(path))
+    device = torch.device(device)
     with _naming(path):
         with torch.device("meta"):  # without memory until the weights are known to fit
             pair = _generator(content["generator"]), Discriminator(**_arguments(content["discriminator"]))
-        for network, weights in zip(pair, content["weights"], strict=True):
+        frozen = content.get("frozen", ((), ()))
+        for network, weights, names in zip(pair, content["weights"], frozen, strict=True):
             _fill(network, weights)
             network.to(device)
-        state = start(*pair, TrainConfig(**content["config"]))
+            for name in names:
+                network.get_parameter(name).requires_grad_(False)
+        config = TrainConfig(**content["config"])
+    if config.compile:
+        check_compiler(device.type)
+    with _naming(path):
+        state = start(*pair, config)
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
             _check_moments(optimizer, saved)
-            optimizer.load_state_dict(saved)
+            _load_moments(optimizer, saved)
         for scaler, saved in zip((state.g_scaler, state.d_scaler), content.get("scalers", ()), strict=False):
             scaler.load_state_dict(saved)
-        if state.averaged is not None:
-            _fill(state.averaged, content["averaged"])
+        if state.ema_generator is not None:
+            _fill(state.ema_generator, content["averaged"])
         state.rng.set_state(content["rng"])
         state.step = content["step"]
         _check_progress(state.step, content["history"])
@@ -180,6 +193,7 @@ def save_network(
     write_bytes(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
 
 
+@torch.inference_mode(False)
 def load_network(
     path: str | Path, kind: str, make: Callable[[dict[str, Any]], Network]
 ) -> tuple[Network, dict[str, Any]]:
@@ -238,11 +252,7 @@ def _describe(network: Generator | Discriminator) -> dict[str, Any]:
 
 
 def _arguments(description: dict[str, Any]) -> dict[str, Any]:
-    layers = [Layer(**layer) for layer in description["layers"]]
-    for layer in layers:
-        if not _alike(layer.slope, 0.2):  # which torch would find at the first image
-            raise ValueError(f"a layer's slope is {layer.slope!r}")
-    return description | {"layers": layers}
+    return description | {"layers": [Layer(**layer) for layer in description["layers"]]}
 
 
 def _generator(description: dict[str, Any]) -> Generator:
@@ -335,9 +345,10 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
     """Refuse numbers of Adam's that do not fit the parameters, which torch would find at the next step."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments = saved["state"]
-    if moments and set(moments) != set(range(len(parameters))):
-        raise ValueError(f"Adam has moments of {len(moments)} parameters, not of {len(parameters)}")
-    for index, parameter in enumerate(parameters if moments else []):
+    trained = {index: one for index, one in enumerate(parameters) if one.requires_grad}
+    if moments and set(moments) != set(trained):
+        raise ValueError(f"Adam has moments of {len(moments)} parameters, not of {len(trained)}")
+    for index, parameter in trained.items() if moments else ():
         for name, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
             value = moments[index][name]
             if value.shape != shape or not value.is_floating_point() or value.layout != torch.strided:
@@ -353,6 +364,14 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
         for name in ("foreach", "fused"):  # ways of computing; older checkpoints have none
             if not isinstance(group.get(name), bool | None):
                 raise ValueError(f"Adam's {name} is {group[name]!r}")
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Go on with saved moments, computing as these settings and this device do: fused or not."""
+    ways = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
+    groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
+    optimizer.load_state_dict(saved | {"param_groups": groups})
+    align_moments(optimizer)
 
 
 def _alike(value: object, other: object) -> bool:

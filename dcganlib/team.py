@@ -139,7 +139,7 @@ def largest(number: int) -> int:
     """The largest of the numbers that the processes give."""
     if size() == 1:
         return number
-    found = torch.tensor(number)
+    found = torch.tensor(number, device="cpu")
     dist.all_reduce(found, dist.ReduceOp.MAX, group=_talk)
     return int(found)
 
@@ -187,7 +187,7 @@ def place(device: torch.device) -> torch.device:
     """
     if not _grouped():
         return device
-    if device.type not in ("cpu", "cuda") or device.index is not None:
+    if device.type not in device_kinds() or device.index is not None:
         raise ValueError(
             "device must be cpu or cuda in a group, where each process takes the GPU of its number, "
             f"got {device}"
@@ -206,6 +206,11 @@ def place(device: torch.device) -> torch.device:
         )
     torch.cuda.set_device(_local_rank())
     return torch.device("cuda", _local_rank())
+
+
+def device_kinds() -> tuple[str, ...]:
+    """Kinds of device that this process may train on: a group cannot on MPS."""
+    return ("cpu", "cuda") if _grouped() else ("cpu", "cuda", "mps")
 
 
 def check_sync(device: torch.device) -> None:

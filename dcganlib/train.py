@@ -14,18 +14,20 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from dcganlib import fast, team
-from dcganlib.data import Loader
-from dcganlib.latent import PRIORS, Prior, sample_z
+from dcganlib.data import ImageSet, Loader
+from dcganlib.latent import Prior, sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
 from dcganlib.models import Discriminator, Generator, Given
+from dcganlib.settings import Count, NotNegative, Positive, Share, Whole, check_fields
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS = get_args(Precision)
@@ -33,6 +35,7 @@ UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 """Passes losses and gradients through as they are."""
 
 CHANNELS_LAST_FROM = 32  # pixels; on a CPU smaller images gain nothing from that order in memory
+STATISTICS = 4, 128  # batches, and latents in each, from which `calibrate` takes batch norm's statistics
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,13 @@ class TrainConfig:
     """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
 
     Attributes:
-        batch_size: Images in a step, of all processes together; 128.
+        batch_size: Images in a step, of all processes together; 128. The loader's must be the same.
         g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
         beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
         beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
         prior: Law of z. "normal", as nearly all code since has it; the paper's is "uniform".
-        seed: Of everything random in the run: weights, order of the images, z, dropout.
+        seed: Of z and dropout. ``runs.run`` takes it for the weights and the order of the images too, which
+            elsewhere are those that ``models.build`` and ``data.make_loader`` were given a source for.
         precision: "float32"; "bfloat16" or "float16" for convolutions in half the bits (weights, statistics
             and losses stay float32); or "auto", which ``resolve`` turns into what is fastest on the device.
         ema: Decay of a running average of G's weights, such as 0.999; 0 keeps none. It never enters training.
@@ -60,49 +64,27 @@ class TrainConfig:
             a process by itself sees the whole in any case.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: A value is of another type or out of range.
     """
 
-    batch_size: int = 128
-    g_lr: float = 2e-4
-    d_lr: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
+    batch_size: Count = 128
+    g_lr: Positive = 2e-4
+    d_lr: Positive = 2e-4
+    beta1: Share = 0.5
+    beta2: Share = 0.999
     prior: Prior = "normal"
-    seed: int = 0
+    seed: Whole = 0
     precision: Precision = "auto"
-    ema: float = 0.0
-    weight_decay: float = 0.0
-    decay_start: int = 0
-    decay_steps: int = 0
+    ema: Share = 0.0
+    weight_decay: NotNegative = 0.0
+    decay_start: Whole = 0
+    decay_steps: Whole = 0
     fast: bool = True
     compile: bool = False
     sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "seed", "decay_start", "decay_steps"):
-            if type(getattr(self, name)) is not int:  # NumPy's would be in the way of loading the checkpoint
-                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        for name in ("g_lr", "d_lr", "beta1", "beta2", "ema", "weight_decay"):
-            if type(getattr(self, name)) not in (int, float):
-                raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        for name in ("g_lr", "d_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be from 0 to below 1, got {getattr(self, name)}")
-        for name in ("weight_decay", "decay_start", "decay_steps"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be 0 or more and finite, got {getattr(self, name)}")
-        if self.prior not in PRIORS:
-            raise ValueError(f"prior must be one of {PRIORS}, got {self.prior!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS}, got {self.precision!r}")
-        if not 0 <= self.seed < 2**62:
-            raise ValueError(f"seed must be from 0 to below 2**62, got {self.seed}")
+        check_fields(self)
 
 
 @dataclass
@@ -115,7 +97,8 @@ class TrainState:
         rng: Source of z and of dropout, on the CPU.
         config: The run's settings.
         step: Steps done so far.
-        averaged: G with its weights averaged over the steps, or None where ``config.ema`` is 0.
+        ema_generator: A copy of G whose weights are averages over the steps, or None where ``config.ema``
+            is 0. To draw from it take ``averaged``.
         g_scaler, d_scaler: Keep gradients in the range of "float16"; of no effect in other precisions.
     """
 
@@ -126,9 +109,18 @@ class TrainState:
     rng: torch.Generator
     config: TrainConfig
     step: int = 0
-    averaged: Generator | None = None
+    ema_generator: Generator | None = None
     g_scaler: torch.amp.GradScaler = UNSCALED
     d_scaler: torch.amp.GradScaler = UNSCALED
+    _calibrated: int | None = field(default=None, repr=False)  # the step of `averaged`'s statistics
+
+    @property
+    def averaged(self) -> Generator | None:
+        """G with averaged weights, ready to draw: ``calibrate`` gives it batch-norm statistics of its own."""
+        if self.ema_generator is not None and self._calibrated != self.step:
+            calibrate(self.ema_generator, self.config.prior)
+            self._calibrated = self.step
+        return self.ema_generator
 
     @cached_property
     def learners(self) -> tuple[nn.Module, nn.Module]:
@@ -180,6 +172,7 @@ class StepRecord:
         return {"step": self.step, "epoch": self.epoch, **dict(zip(names, self._floats, strict=True))}
 
 
+@torch.inference_mode(False)
 def start(
     generator: Generator, discriminator: Discriminator, config: TrainConfig | None = None
 ) -> TrainState:
@@ -192,9 +185,13 @@ def start(
         config: The settings; the defaults if absent. The state's own has them as ``resolve`` gives them.
 
     Raises:
-        ValueError: The two networks lie on different devices, or disagree on the image or the classes; or a
-            group without GPUs is to synchronise its batch norms.
+        ValueError: The two networks lie on different devices, or disagree on the image or the classes; one of
+            them could not be trained, as its weights are not all on one device and float32, were made under
+            ``torch.inference_mode``, or are all frozen; a group without GPUs is to synchronise its batch
+            norms; or ``torch.compile`` does not work here.
     """
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        _check_trainable(name, network)
     device = _device(generator)
     config = resolve(config or TrainConfig(), device)
     if device != _device(discriminator):
@@ -206,15 +203,18 @@ def start(
         raise ValueError(
             f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
         )
+    if config.compile:
+        check_compiler(device.type)
+    averaged = copy.deepcopy(generator) if config.ema else None
     if config.sync_batch_norm and team.size() > 1:
         team.check_sync(device)
         for network in (generator, discriminator):
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
-    averaged = copy.deepcopy(generator) if config.ema else None
     for network in (generator, discriminator):
         if config.fast and device.type == "cpu":
             fast.accelerate(network)
-        if config.fast and (device.type == "cuda" or network.image_size >= CHANNELS_LAST_FROM):
+        least = {"cuda": 0, "cpu": CHANNELS_LAST_FROM}.get(device.type, math.inf)  # MPS gets gradients wrong
+        if config.fast and network.image_size >= least:
             network.to(memory_format=torch.channels_last)
         if config.compile:
             network.compile()
@@ -233,7 +233,7 @@ def start(
         torch.optim.Adam(discriminator.parameters(), lr=config.d_lr, **common),
         torch.Generator().manual_seed(config.seed),
         config,
-        averaged=averaged,
+        ema_generator=averaged,
         g_scaler=g_scaler,
         d_scaler=d_scaler,
     )
@@ -278,8 +278,8 @@ def train(
 
     Args:
         state: From ``start`` or ``checkpoint.load``; changed in place.
-        loader: From ``data.make_loader``, with labels for conditional networks. Where ``state.step`` lies
-            inside an epoch, so does the first batch.
+        loader: From ``data.make_loader``, in batches of ``config.batch_size``, with labels for conditional
+            networks. Where ``state.step`` lies inside an epoch, so does the first batch.
         steps: Stop when ``state.step`` reaches it, counted from the run's start; never if absent.
         d_loss: Takes (real_logits, fake_logits).
         g_loss: Takes (fake_logits,).
@@ -288,8 +288,8 @@ def train(
         A ``StepRecord`` after each step.
 
     Raises:
-        ValueError: As ``check_loader`` and ``check_length`` do; or the images are not what the discriminator
-            judges.
+        ValueError: As ``check_loader`` and ``check_length`` do; gradients are switched off; or the images are
+            not what the discriminator judges.
         MemoryError: A step does not fit into the device's memory; the message says what to try.
 
     Source:
@@ -297,6 +297,10 @@ def train(
     """
     check_loader(state, loader)
     check_length(state.config, steps)
+    if not torch.is_grad_enabled():
+        raise ValueError("gradients are off: train outside of torch.no_grad() and torch.inference_mode()")
+    for optimizer in (state.g_optimizer, state.d_optimizer):
+        align_moments(optimizer)
     while steps is None or state.step < steps:
         epoch, done = divmod(state.step, len(loader))
         for batch in loader.epoch(epoch, start=done):
@@ -318,10 +322,22 @@ def check_loader(state: TrainState, loader: Loader) -> None:
         loader: From ``data.make_loader``.
 
     Raises:
-        ValueError: The loader's images lie on another device than the networks; there are labels and the
-            networks take none, or the reverse, or a label beyond their classes; or an epoch has a batch of
-            one image, of which batch norm over single units could learn nothing.
+        ValueError: It is no such loader; its batch size is not that of the settings; its images lie on
+            another device than the networks; there are labels and the networks take none, or the reverse, or
+            a label beyond their classes; or an epoch has a batch of one image, of which batch norm over
+            single units could learn nothing.
     """
+    if not isinstance(loader, Loader):
+        images = "loader.images" if isinstance(loader, ImageSet) else "images"
+        raise ValueError(
+            f"loader must come from data.make_loader, got {_kind(loader)}: pass data.make_loader({images}, "
+            f"{state.config.batch_size}), whose images are uint8 of shape (N, C, H, W)"
+        )
+    if loader.batch_size != state.config.batch_size:
+        raise ValueError(
+            f"the loader's batch_size is {loader.batch_size}, the settings' {state.config.batch_size}: pass "
+            "config.batch_size to make_loader"
+        )
     classes, labels = state.generator.classes, loader.labels
     if classes and labels is None:
         raise ValueError(f"the networks draw by class, of {classes}: pass labels to make_loader")
@@ -403,8 +419,8 @@ def train_step(
         d_value, *logits = discriminator_step(discriminator, state.d_optimizer, real, fake, **d_how)
         g_value = generator_step(judge, state.g_optimizer, fake, **g_how)
     state.step += 1
-    if state.averaged is not None:
-        average(state.averaged, state.generator, config.ema, state.step)
+    if state.ema_generator is not None:
+        average(state.ema_generator, state.generator, config.ema, state.step)
     means = [one.sigmoid().mean() for one in logits]  # on real, on fake
     return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means])))
 
@@ -477,12 +493,12 @@ def generator_step(
     return value.detach()
 
 
-@torch.no_grad()
 def average(averaged: Generator, generator: Generator, decay: float, step: int) -> None:
-    """Move the averaged generator a little towards the current one.
+    """Move the weights of the averaged generator a little towards the current ones.
 
     Args:
-        averaged: Changed in place, batch norm's running statistics too.
+        averaged: Its parameters are changed in place; batch norm's running statistics are left to
+            ``calibrate``.
         generator: As it is after this step.
         decay: Share of the average that stays, from 0 to below 1. In the first steps less does,
             (1 + step) / (10 + step), so that the average forgets where G began.
@@ -491,12 +507,32 @@ def average(averaged: Generator, generator: Generator, decay: float, step: int) 
     Source:
         Yazıcı et al. 2019, for averaging in GANs.
     """
-    share = 1 - min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(averaged.state_dict().values(), generator.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, share)
-        else:
-            mean.copy_(value)  # a count of batches
+    move = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+    move(list(averaged.parameters()), list(generator.parameters()), None)
+
+
+@torch.inference_mode(False)
+def calibrate(generator: Generator, prior: Prior = "normal") -> None:
+    """Measure the statistics of G's batch norms anew, as averaged weights need statistics of their own.
+
+    An average of the running statistics belongs to no network: early in a run samples drawn with it are much
+    worse. The latents are seeded, so the same weights always get the same statistics.
+
+    Args:
+        generator: Changed in place: the statistics alone. By class it draws each class as often.
+        prior: Law of z, as the generator was trained with.
+
+    Source:
+        Izmailov et al. 2018, section 3.2, for averaged weights and batch norm.
+    """
+    batches, size = STATISTICS
+    device, rng = _device(generator), torch.Generator().manual_seed(0)
+    size = max(size, generator.classes)
+    z = sample_z(batches * size, generator.latent_dim, prior=prior, rng=rng, device=device)
+    labels = torch.arange(size, device=device) % generator.classes if generator.classes else None
+    network = generator if labels is None else Given(generator, labels).train(generator.training)
+    with _own_randomness(rng, device):
+        update_bn(z.split(size), network)
 
 
 def check_finite(records: Iterable[StepRecord | dict[str, float]]) -> None:
@@ -538,7 +574,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Args:
         name: "auto" for a GPU where there is one and the CPU otherwise; "gpu" likewise, with a warning
-            (once) where there is none; or "cpu", "cuda", "cuda:1", "mps".
+            (once) where there is none; or "cpu", "cuda", "cuda:1", "mps". In a group of processes "auto" and
+            "gpu" leave out MPS, on which groups cannot train.
 
     Raises:
         ValueError: The name is unknown.
@@ -549,6 +586,7 @@ def pick_device(name: str = "auto") -> torch.device:
         if there
     ]
     if name in ("auto", "gpu"):
+        available = [kind for kind in available if kind in team.device_kinds()]
         if name == "gpu" and not available:
             _warn_no_gpu(name)
         return torch.device((available or ["cpu"])[0])
@@ -564,6 +602,44 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+@cache
+def check_compiler(device_type: str) -> None:
+    """Refuse ``compile`` where ``torch.compile`` does not work, by compiling a line.
+
+    Args:
+        device_type: "cpu", "cuda" or "mps".
+
+    Raises:
+        ValueError: There is no compiler that works; the message says why.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device_type))
+    except Exception as error:  # many kinds, of three compilers
+        reason = next((line for line in str(error).splitlines() if "ompiler" in line or "riton" in line), "")
+        raise ValueError(
+            f"compile must be False here, as torch.compile does not work ({type(error).__name__}: "
+            f"{reason.strip() or str(error).splitlines()[0]}): it needs a C++ compiler on a CPU, such as "
+            "g++, and Triton on a GPU"
+        ) from error
+
+
+def align_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Bring Adam's moments into the order in memory, the type and the device of their weights.
+
+    Fused Adam reads both as they lie in memory, so moments in another order would go to other weights: those
+    of a checkpoint from another device, or those of a network whose ``memory_format`` was changed.
+
+    Args:
+        optimizer: Changed in place.
+    """
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and name != "step":
+                alike = (value.stride(), value.dtype, value.device)
+                if alike != (parameter.stride(), parameter.dtype, parameter.device):
+                    moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -624,8 +700,14 @@ def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None
 
     Each process of a group draws its own, as each has other images.
     """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)) + team.rank())
+    seed = int(torch.randint(2**62, (), generator=rng, device="cpu")) + team.rank()
+    gpu = device.type in ("cuda", "mps")
+    with torch.random.fork_rng([device] if gpu else [], device_type=device.type):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed all other GPUs too
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index].manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
         yield
 
 
@@ -650,6 +732,31 @@ def _frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in free:
             parameter.requires_grad_(True)
+
+
+def _check_trainable(name: str, network: nn.Module) -> None:
+    """Refuse a network that the first step would fail on, or leave as it is."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if len(devices := {str(tensor.device) for tensor in tensors}) > 1:
+        raise ValueError(f"the {name} is on {' and '.join(sorted(devices))}: move all of it with .to(device)")
+    for label, tensor in network.named_parameters():
+        if tensor.dtype != torch.float32:
+            raise ValueError(
+                f"the {name}'s {label} is {tensor.dtype}, training takes float32 weights: call .float() on "
+                "it; TrainConfig(precision=...) computes in half precision"
+            )
+    if any(tensor.is_inference() for tensor in tensors):
+        raise ValueError(
+            f"the {name} was made under torch.inference_mode(), and cannot be trained: make it outside"
+        )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"all weights of the {name} are frozen: call .requires_grad_(True) on it")
+
+
+def _kind(value: object) -> str:
+    """A type in words, such as "a DataLoader"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -373,48 +373,69 @@ def test_a_process_by_itself_need_not_synchronise_batch_norm(tiny_pair):
     assert {type(module) for module in generator.modules()} == kinds
 
 
-@pytest.fixture
-def as_process_1_of_2(monkeypatch):
-    """What a process sees of its machine, in a group that is not there."""
-    monkeypatch.setattr(team, "_grouped", lambda: True)
-    monkeypatch.setattr(team, "size", lambda: 2)
-    monkeypatch.setattr(team, "rank", lambda: 1)
-    monkeypatch.setattr(team, "_exchange", lambda kind: ["cuda", kind])
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+def refusals(*names):
+    """What a group is told that asks for each of these devices in turn."""
+
+    def work():
+        told = []
+        for name in names:
+            with pytest.raises(ValueError, match=" ") as caught:
+                team.place(torch.device(name))
+            told.append(str(caught.value))
+        return told
+
+    return joined(work)
+
+
+def test_each_process_takes_the_gpu_of_its_number(together, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert found_by(together(joined(lambda: str(team.place(torch.device("cuda")))))) == ["cuda:0", "cuda:1"]
 
 
-def test_each_process_takes_the_gpu_of_its_number(as_process_1_of_2, monkeypatch):
-    assert team.place(torch.device("cuda")) == torch.device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="process 1 of this machine has no GPU of its own, there are 1"):
-        team.place(torch.device("cuda"))
+def test_devices_that_a_group_cannot_train_on_are_refused_by_all(together, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    told = found_by(together(refusals("cuda:0", "mps", "cuda")))
+    for rank, (first, second, none) in enumerate(told):
+        assert first.startswith("device must be cpu or cuda in a group")
+        assert (first[-10:], second[-7:]) == ("got cuda:0", "got mps")
+        assert none.startswith(f"process {rank} of this machine has no GPU of its own, there are 0")
 
 
-@pytest.mark.parametrize("name", ["cuda:0", "mps"])
-def test_a_device_that_all_would_share_is_refused(as_process_1_of_2, name):
-    with pytest.raises(ValueError, match=f"device must be cpu or cuda in a group.*got {name}"):
-        team.place(torch.device(name))
+def test_machines_of_two_kinds_are_refused(together):
+    def work():
+        with pytest.raises(ValueError, match="some processes have cpu and others cuda: pass device cpu"):
+            team.place(torch.device(("cpu", "cuda")[team.rank()]))
+
+    found_by(together(joined(work)))
 
 
-def test_machines_of_two_kinds_are_refused(as_process_1_of_2):
-    with pytest.raises(ValueError, match="some processes have cpu and others cuda: pass device cpu"):
-        team.place(torch.device("cpu"))
+def test_a_group_on_machines_with_mps_alone_trains_on_the_cpu_where_nothing_was_asked_for(
+    together, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert str(train.pick_device("auto")) == "mps"
+    work = joined(lambda: str(team.place(train.pick_device("auto"))))
+    assert found_by(together(work)) == ["cpu", "cpu"]
 
 
-def test_batch_norm_becomes_the_synchronised_one_in_place(as_process_1_of_2, tiny_pair, monkeypatch):
-    """On the stand-in of a GPU: the same weights and names, so the same files."""
-    generator, discriminator = tiny_pair()
-    names = list(generator.state_dict())
-    weights = {name: id(parameter) for name, parameter in generator.named_parameters()}
-    monkeypatch.setattr(train, "_device", lambda network: torch.device("cuda"))
-    config = TrainConfig(sync_batch_norm=True, precision="float32", fast=False)
-    train.start(generator, discriminator, config)
-    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in generator.modules())
-    assert not any(type(module) is torch.nn.BatchNorm2d for module in discriminator.modules())
-    assert list(generator.state_dict()) == names
-    assert {name: id(parameter) for name, parameter in generator.named_parameters()} == weights
+def test_batch_norm_becomes_the_synchronised_one_in_place(together, tiny_pair, monkeypatch):
+    """The same weights and names, so the same files; the average is drawn by one process and has none."""
+    monkeypatch.setattr(team, "check_sync", lambda device: None)  # which refuses the CPU
+
+    def work():
+        generator, discriminator = tiny_pair()
+        names = list(generator.state_dict())
+        weights = {name: id(parameter) for name, parameter in generator.named_parameters()}
+        config = TrainConfig(sync_batch_norm=True, precision="float32", fast=False, ema=0.9)
+        state = train.start(generator, discriminator, config)
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in generator.modules())
+        assert not any(type(module) is torch.nn.BatchNorm2d for module in discriminator.modules())
+        assert list(generator.state_dict()) == names == list(state.averaged.state_dict())
+        assert {name: id(parameter) for name, parameter in generator.named_parameters()} == weights
+
+    found_by(together(joined(work)))
 
 
 # A run

@@ -1,7 +1,9 @@
 """The training loop, against a loop written by hand, closed forms and its own promises."""
 
+import math
+import re
 import warnings
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields, replace
 from functools import partial
 from itertools import islice
 
@@ -10,12 +12,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.utils.data import DataLoader, TensorDataset
 
+from dcganlib import models
 from dcganlib import train as training
-from dcganlib.data import make_loader
+from dcganlib.data import ImageSet, make_loader
 from dcganlib.latent import sample_z
 from dcganlib.losses import discriminator_loss, minimax_generator_loss
-from dcganlib.models import Given
+from dcganlib.models import Generator, Given, generate
 from dcganlib.train import (
     StepRecord,
     TrainConfig,
@@ -61,27 +65,51 @@ def rows(records):
 # Settings
 
 
-@pytest.mark.parametrize("value", [np.int64(3), 3.0, True, None, "3"])
-@pytest.mark.parametrize("name", ["batch_size", "seed", "decay_start", "decay_steps"])
-def test_a_count_of_another_kind_is_refused_before_a_checkpoint_holds_it(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number, got "):
-        TrainConfig(**{name: value})
+FAULTY = {  # values that a field of this type does not take
+    int: (np.int64(3), 3.0, True, None, "3", float("nan"), 2**62),
+    float: (np.float64(0.5), False, None, "0.5", float("nan"), float("inf"), 10**400),
+    bool: ("no", "false", 0, 1, None),
+    str: (None, 3, b"normal", "", ["normal"]),
+}
 
 
-@pytest.mark.parametrize("value", [np.float64(0.5), False, None, "0.5"])
-@pytest.mark.parametrize("name", ["g_lr", "d_lr", "beta1", "beta2", "ema", "weight_decay"])
-def test_a_share_of_another_kind_is_refused_before_a_checkpoint_holds_it(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a number, got "):
-        TrainConfig(**{name: value})
+@pytest.mark.parametrize("name", [one.name for one in fields(TrainConfig)])
+def test_every_field_refuses_values_of_other_types_and_says_what_it_takes(name):
+    """A checkpoint would hold them, and could not be loaded; or they would mean their opposite."""
+    kind = type(getattr(TrainConfig(), name))
+    words = {int: "a whole number|from .* to below", float: "a number|above 0|at least 0|from .* to below"}
+    words |= {bool: "True or False", str: r"one of \("}
+    for value in FAULTY[kind]:
+        with pytest.raises(
+            ValueError, match=f"{name} must be ({words[kind]}).*, got {re.escape(repr(value))}"
+        ):
+            TrainConfig(**{name: value})
 
 
-def test_the_defaults_are_the_papers():
-    config = TrainConfig()
-    assert (config.batch_size, config.g_lr, config.d_lr) == (128, 0.0002, 0.0002)
-    assert (config.beta1, config.beta2) == (0.5, 0.999)
-    assert (config.prior, config.seed, config.precision, config.ema) == ("normal", 0, "auto", 0.0)
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("batch_size", 1, 2**62 - 1),
+        ("g_lr", 5e-324, 1e308),
+        ("beta1", 0.0, 1 - 2**-53),
+        ("beta2", 0, 1 - 2**-53),
+        ("ema", 0.0, 0.9999),
+        ("weight_decay", 0, 1e308),
+        ("decay_steps", 0, 2**62 - 1),
+        ("seed", 0, 2**62 - 1),
+    ],
+)
+def test_the_ends_of_a_range_are_taken_and_what_is_next_to_them_is_not(name, least, most):
+    for value in (least, most):
+        assert getattr(TrainConfig(**{name: value}), name) == value
+    for value in (least - 1, most + 1 if type(most) is int else 10.0**300 * most * 1e10):
+        with pytest.raises(ValueError, match=name):
+            TrainConfig(**{name: value})
+
+
+def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(FrozenInstanceError):
-        config.seed = 1
+        TrainConfig().seed = 1
 
 
 def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
@@ -134,6 +162,79 @@ def test_networks_that_do_not_fit_are_refused(tiny_pair):
         start(tiny_pair(channels=3)[0], tiny_pair()[1])
     with pytest.raises(ValueError, match="generator is on cpu, the discriminator on meta"):
         start(tiny_pair()[0], tiny_pair()[1].to("meta"))
+
+
+def test_networks_that_could_not_be_trained_are_refused_before_the_first_step(tiny_pair):
+    pair = tiny_pair()
+    pair[1].blocks[1].to("meta")
+    with pytest.raises(ValueError, match=r"discriminator is on cpu and meta: move all of it with \.to"):
+        start(*pair)
+    with pytest.raises(ValueError, match=r"generator's blocks\.0\.0\.weight is torch\.float64.*\.float\(\)"):
+        start(tiny_pair()[0].double(), tiny_pair()[1])
+    with pytest.raises(ValueError, match="all weights of the discriminator are frozen"):
+        start(tiny_pair()[0], tiny_pair()[1].requires_grad_(False))
+    with torch.inference_mode():
+        made = Generator(16, 1, 4, 8)
+    with pytest.raises(ValueError, match=r"generator was made under torch\.inference_mode"):
+        start(made, tiny_pair()[1])
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_loop_without_gradients_is_refused_in_words(begin, off):
+    state, loader = begin()
+    with off(), pytest.raises(ValueError, match="gradients are off: train outside of"):
+        next(train(state, loader))
+    assert state.step == 0
+
+
+def test_a_run_begun_under_inference_mode_trains_as_any_other(begin):
+    with torch.inference_mode():
+        state, loader = begin(name="flux-mnist", ema=0.9)
+    other, _ = begin(name="flux-mnist", ema=0.9)
+    assert rows(train(state, loader, 3)) == rows(train(other, loader, 3))
+    with torch.inference_mode():
+        assert torch.isfinite(state.averaged(sample_z(4, 8))).all()
+    assert rows(train(state, loader, 5)) == rows(train(other, loader, 5))
+
+
+def test_a_weight_that_is_frozen_at_the_start_stays_where_it_is(begin, tiny_pair):
+    _, loader = begin()
+    generator, discriminator = tiny_pair()
+    frozen = discriminator.blocks[0][0].weight.requires_grad_(False)
+    before = frozen.clone()
+    state = start(generator, discriminator, TrainConfig(batch_size=4, precision="float32"))
+    list(train(state, loader, 2))
+    assert torch.equal(frozen, before)
+    assert not same(parameters(discriminator), parameters(tiny_pair()[1]))
+
+
+@pytest.fixture
+def _another_default():
+    """As a notebook that set torch's defaults earlier; meta stands in for a GPU: nothing may land there."""
+    kind = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(kind)
+
+
+@pytest.mark.usefixtures("_another_default")
+@pytest.mark.parametrize("fast", [False, True])
+def test_training_does_not_depend_on_torchs_default_dtype_and_device(rng, fast):
+    pair = models.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng())
+    config = TrainConfig(batch_size=4, precision="float32", ema=0.9, fast=fast)
+    state = start(*pair, config)
+    images = torch.zeros(8, 1, 28, 28, dtype=torch.uint8, device="cpu")
+    records = list(train(state, make_loader(images, 4, rng=rng(1)), 3))
+    training.check_finite(records)
+    tensors = [*weights(*pair), *weights(state.averaged)]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert {tensor.dtype for tensor in tensors} == {torch.float32, torch.int64}
+    with torch.device("cpu"):
+        torch.set_default_dtype(torch.float32)
+        other = start(*models.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng()), config)
+        assert rows(train(other, make_loader(images, 4, rng=rng(1)), 3)) == rows(records)
 
 
 # One step of each player
@@ -355,6 +456,21 @@ def test_the_global_source_of_randomness_is_left_alone(begin):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_no_other_source_of_randomness_is_seeded(begin, monkeypatch):
+    """torch.manual_seed would seed every GPU, also those that this run does not use."""
+    seeded = []
+    for place in (torch.cuda, torch.mps, torch.xpu):
+        for name in ("manual_seed", "manual_seed_all"):
+            if hasattr(place, name):
+                monkeypatch.setattr(place, name, lambda seed, place=place: seeded.append(place))
+    torch.manual_seed(torch.initial_seed())
+    assert seeded  # so this sees it
+    seeded.clear()
+    state, loader = begin(name="flux-mnist")
+    list(train(state, loader, 1))
+    assert not seeded
+
+
 def test_dropout_differs_from_step_to_step(begin):
     state, _ = begin(name="flux-mnist")
     masks = []
@@ -406,11 +522,41 @@ def test_each_epoch_trains_on_its_own_shuffle(begin):
 
 
 def test_z_is_as_long_as_the_batch_even_where_the_last_one_is_short(begin, tiny_images, rng):
-    state, _ = begin()
+    state, _ = begin(batch_size=8)
     sizes = []
     state.generator.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     list(train(state, make_loader(tiny_images, 8, rng=rng(), drop_last=False), 3))
     assert sizes == [8, 8, 4]
+
+
+def test_a_loader_of_another_batch_size_than_the_settings_is_refused(tiny_pair, tiny_images, rng):
+    state = start(*tiny_pair(), TrainConfig(batch_size=999))
+    with pytest.raises(ValueError, match="loader's batch_size is 8, the settings' 999"):
+        next(train(state, make_loader(tiny_images, 8, rng=rng())))
+    assert state.step == 0
+
+
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (
+            lambda images: DataLoader(TensorDataset(images), 4),
+            r"a DataLoader: pass data.make_loader\(images, 4\)",
+        ),
+        (
+            lambda images: ImageSet(images, None, "discs", "", ""),
+            r"an ImageSet: pass data.make_loader\(loader.images, 4\)",
+        ),
+        (lambda images: images, r"a Tensor: pass data.make_loader\(images, 4\)"),
+        (list, r"a list: pass data.make_loader\(images, 4\)"),
+        (lambda images: None, "a NoneType: pass data.make_loader"),
+    ],
+)
+def test_whatever_is_no_loader_of_ours_is_refused_and_the_way_to_one_is_told(begin, tiny_images, wrap, words):
+    state, _ = begin()
+    with pytest.raises(ValueError, match=words):
+        next(train(state, wrap(tiny_images)))
+    assert state.step == 0
 
 
 def test_fakes_are_made_once_a_step_in_training_mode(begin):
@@ -427,32 +573,68 @@ def test_fakes_are_made_once_a_step_in_training_mode(begin):
 # The averaged generator
 
 
-@pytest.mark.parametrize("decay", [0.3, 0.999])
-def test_the_average_is_the_formula_written_out(begin, decay):
-    state, loader = begin(ema=decay)
-    expected = [tensor.double() for tensor in weights(state.generator)]
-    shares = []
-    for step, _ in enumerate(train(state, loader, 7), 1):
-        share = min(decay, (1 + step) / (10 + step))
-        shares.append(share)
-        now = [tensor.double() for tensor in weights(state.generator)]
-        expected = [share * mean + (1 - share) * value for mean, value in zip(expected, now, strict=True)]
-    assert shares[-1] == (0.3 if decay == 0.3 else 8 / 17)
-    assert shares[0] == 2 / 11
-    found = state.averaged.state_dict()
-    for (name, value), mean in zip(found.items(), expected, strict=True):
-        if value.is_floating_point():
-            torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-7)
-        else:
-            assert torch.equal(value, state.generator.state_dict()[name])  # batches are counted, not averaged
-    assert not same(weights(state.averaged), weights(state.generator))
+def test_the_average_of_a_constant_network_nears_it_by_the_product_of_the_decays(tiny_pair):
+    """Closed form: of the distance to weights that stay, the product of all decays is left."""
+    (mean, _), (target, _) = tiny_pair(), tiny_pair(seed=1)
+    first, last = parameters(mean.double()), parameters(target.double())
+    for step in range(1, 21):
+        training.average(mean, target, 0.5, step)
+    # Up to step 8 the decay is (1 + t) / (10 + t), whose product is 2 * 3 * ... * 9 / (11 * 12 * ... * 18).
+    left = math.prod(range(2, 10)) / math.prod(range(11, 19)) * 0.5**12
+    for new, old, there in zip(parameters(mean), first, last, strict=True):
+        torch.testing.assert_close(new - there, left * (old - there), rtol=1e-6, atol=1e-12)
 
 
-def test_a_decay_of_almost_nothing_follows_the_generator(begin):
-    state, loader = begin(ema=1e-9)
-    list(train(state, loader, 3))
-    for mean, value in zip(weights(state.averaged), weights(state.generator), strict=True):
-        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-7)
+def test_the_average_is_the_weighted_sum_of_all_weights_since_the_start(begin):
+    """In NumPy: each step's weights, times the share they got, times what the later steps left of it."""
+    state, loader = begin(ema=0.4)
+    seen = [np.concatenate([p.double().flatten().numpy() for p in parameters(state.generator)])]
+    for _ in train(state, loader, 9):
+        seen.append(np.concatenate([p.double().flatten().numpy() for p in parameters(state.generator)]))
+    decays = np.array([0.0, *(min(0.4, (1 + t) / (10 + t)) for t in range(1, 10))])
+    shares = (1 - decays) * np.append(np.cumprod(decays[:0:-1])[::-1], 1)
+    assert shares.sum() == pytest.approx(1, abs=1e-12)
+    found = torch.cat([p.flatten() for p in parameters(state.averaged)])
+    np.testing.assert_allclose(found.numpy(), shares @ np.array(seen), rtol=1e-4, atol=1e-7)
+
+
+def test_the_average_draws_with_statistics_of_its_own_weights(begin, rng):
+    """Other latents have the mean and variance that its batch norms keep."""
+    state, loader = begin(ema=0.99, g_lr=5e-3, d_lr=5e-3)
+    list(train(state, loader, 30))
+    seen = {}
+    for name, module in state.averaged.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+    generate(state.averaged, sample_z(4000, 8, rng=rng(9)))
+    for name, maps in seen.items():
+        norm = state.averaged.get_submodule(name)
+        spread = maps.var((0, 2, 3))
+        assert ((norm.running_mean - maps.mean((0, 2, 3))).abs() < 0.2 * spread.sqrt()).all()
+        torch.testing.assert_close(norm.running_var, spread, rtol=0.25, atol=0)
+    assert len(seen) == 2
+
+
+def test_the_statistics_are_measured_again_after_each_step_and_are_always_the_same(begin):
+    (state, loader), (other, _) = begin(ema=0.9), begin(ema=0.9)
+    for _ in train(state, loader, 3):
+        statistics = weights(state.averaged)
+    assert same(weights(state.averaged), statistics)
+    list(train(other, loader, 3))  # never looked at before
+    assert same(weights(other.averaged), statistics)
+    list(train(state, loader, 4))
+    assert not same(weights(state.averaged), statistics)
+
+
+def test_statistics_by_class_are_those_of_all_classes(tiny_pair, rng):
+    generator, _ = tiny_pair(classes=3)
+    torch.nn.init.normal_(generator.blocks[0][0].weight, generator=rng(2))
+    training.calibrate(generator)
+    drawn = []
+    generator.blocks[0][0].register_forward_hook(lambda _, inputs, maps: drawn.append(maps))
+    generate(generator, sample_z(3000, 8, rng=rng(1)), torch.arange(3000) % 3)
+    norm = generator.blocks[0][1]
+    torch.testing.assert_close(norm.running_var, drawn[0].var((0, 2, 3)), rtol=0.25, atol=0)
 
 
 def test_without_a_decay_no_average_is_kept(begin):
@@ -473,7 +655,7 @@ def test_averaging_leaves_the_training_alone_bit_for_bit(begin, name):
 
 def test_the_average_begins_as_a_copy_that_takes_no_gradient(begin):
     state, loader = begin(ema=0.9)
-    assert same(weights(state.averaged), weights(state.generator))
+    assert same(parameters(state.averaged), parameters(state.generator))
     own = {tensor.data_ptr() for tensor in state.averaged.state_dict().values()}
     assert not own & {tensor.data_ptr() for tensor in state.generator.state_dict().values()}
     list(train(state, loader, 1))
@@ -550,11 +732,22 @@ def test_no_step_is_taken_where_the_learning_rates_are_nothing(begin, steps):
         next(train(state, loader, steps))
 
 
-def test_weight_decay_adds_its_share_of_each_weight_to_the_gradient(begin):
-    state, _ = begin(weight_decay=0.01)
-    for optimizer in (state.g_optimizer, state.d_optimizer):
-        assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01]
-        assert type(optimizer) is torch.optim.Adam
+def test_weight_decay_adds_its_share_of_each_weight_to_the_gradient_before_adam(stage):
+    """By hand: the first step goes against the sign of gradient + decay * weight, by the learning rate.
+
+    Decoupled decay, as AdamW's, would move by the sign of the gradient alone, and a share of the weight.
+    """
+    state, real, fake = stage
+    decayed = start(state.generator, state.discriminator, replace(state.config, weight_decay=50.0))
+    before = parameters(state.discriminator)
+    discriminator_step(state.discriminator, decayed.d_optimizer, real, fake)
+    turned = 0
+    for old, new in zip(before, state.discriminator.parameters(), strict=True):
+        total = new.grad + 50.0 * old
+        clear = total.abs() > 1e-4
+        torch.testing.assert_close((new - old)[clear], -2e-4 * total.sign()[clear], rtol=1e-2, atol=1e-7)
+        turned += int((total.sign() != new.grad.sign())[clear].sum())
+    assert turned > 20  # weights that the gradient alone would have moved the other way
 
 
 def test_images_of_the_wrong_shape_are_refused(begin):
@@ -621,7 +814,7 @@ def test_float16_skips_a_step_whose_gradients_overflow(begin):
 def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
     found = []
     for fast in (False, True):
-        state = start(*tiny_pair(image_size=32), TrainConfig(precision="float32", fast=fast))
+        state = start(*tiny_pair(image_size=32), TrainConfig(4, precision="float32", fast=fast))
         images = torch.randint(256, (8, 1, 32, 32), dtype=torch.uint8, generator=rng(5))
         records = list(train(state, make_loader(images, 4, rng=rng(6)), 3))
         found.append((records, parameters(state.generator) + parameters(state.discriminator), state))
@@ -638,13 +831,20 @@ def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
     assert not quick.discriminator.blocks[1][0].weight.is_contiguous()
 
 
-def test_both_networks_are_compiled_where_it_is_asked_for(monkeypatch, tiny_pair):
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda network: compiled.append(network))
-    state = start(*tiny_pair(), TrainConfig(compile=True, ema=0.9))
-    assert compiled == [state.generator, state.discriminator]
-    assert start(*tiny_pair()).config.compile is False
-    assert len(compiled) == 2
+def test_compile_without_a_compiler_is_refused_before_anything_is_changed(monkeypatch, tiny_pair, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    training.check_compiler.cache_clear()
+    generator, discriminator = tiny_pair()
+    kinds = [type(module) for module in generator.modules()]
+    try:
+        with pytest.raises(ValueError, match="compile must be False here.*ompiler") as caught:
+            start(generator, discriminator, TrainConfig(compile=True))
+    finally:
+        training.check_compiler.cache_clear()
+    assert len(str(caught.value).splitlines()) == 1
+    assert [type(module) for module in generator.modules()] == kinds
 
 
 def test_bfloat16_losses_are_computed_in_float32(begin):

@@ -114,24 +114,30 @@ class Host:
 
     Attributes:
         address: Its address.
-        answers: Each a dict with "body", "status", "type", "location", "length" (what is told of the body;
-            None for nothing) and "hang" (seconds after the body).
+        answers: Each a dict with "body", "status", "type", "location", "range", "length" (what is told of
+            the body; None for nothing) and "hang" (seconds after the body), or a function that makes one of
+            the request's headers.
         asked: Paths that were asked for.
+        headers: The headers of each request.
     """
 
     def __init__(self) -> None:
-        self.answers, self.asked = [], []
+        self.answers, self.asked, self.headers = [], [], []
         host = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 host.asked.append(self.path)
+                host.headers.append(self.headers)
                 answer = host.answers.pop(0)
+                answer = answer(self.headers) if callable(answer) else answer
                 body = answer.get("body", b"")
                 self.send_response(answer.get("status", 200))
                 self.send_header("Content-Type", answer.get("type", "application/zip"))
                 if "location" in answer:
                     self.send_header("Location", answer["location"])
+                if "range" in answer:
+                    self.send_header("Content-Range", answer["range"])
                 length = answer.get("length", len(body))
                 if length is not None:
                     self.send_header("Content-Length", str(length))

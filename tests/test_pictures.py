@@ -633,7 +633,9 @@ def test_where_the_folder_cannot_be_written_the_users_cache_serves(folder, tmp_p
 def test_where_nothing_can_be_written_the_pixels_stay_in_memory(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(pictures, "writable", lambda place: False)
-    with pytest.warns(UserWarning, match=r"pictures of .*set are held in memory.*nothing can be written beside"):
+    with pytest.warns(
+        UserWarning, match=r"pictures of .*set are held in memory.*nothing can be written beside"
+    ):
         found = decode(find(folder), 8, 1)
     assert greys(found) == [0, 10, 20, 30, 40]
     assert not isinstance(found.pixels, np.memmap)

@@ -10,6 +10,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Everything that needs torch is imported by the command that uses it, so that --help answers at once.
 
@@ -102,12 +106,13 @@ def _is_first() -> bool:
 
 
 def _data(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     import torch
 
-    from dcganlib import data, files, plot
+    from dcganlib import data, files, pictures, plot
 
+    out = files.expand_user(options.out or f"{data.title(options.data)}.png")
+    _check_picture(out)
+    files.check_overwrite(out, options.force)
     found = data.load(
         options.data,
         root=options.root,
@@ -124,19 +129,34 @@ def _data(options: argparse.Namespace) -> int:
     if found.labels is not None:
         sizes = torch.bincount(found.labels, minlength=len(found.class_names)).tolist()
         print(f"classes  {len(sizes)}, of {min(sizes):,} to {max(sizes):,} images")
+        for label, (name, size) in enumerate(zip(found.class_names, sizes, strict=True)):
+            print(f"{label:>7}  {name}: {size:,} images")
     if found.attributes is not None:
         shares = found.attributes.float().mean(0).tolist()
         for name, share in sorted(zip(found.attribute_names, shares, strict=True), key=lambda pair: -pair[1]):
             print(f"{share:>7.1%}  {name}")
     for name, reason in found.skipped:
         print(f"left out {name}: {reason}")
-    mean = found.images.sum(0, dtype=torch.int64).div(count).round().to(torch.uint8)
+    if found.skipped:
+        reasons = "; ".join(data.count_reasons(found.skipped))
+        print(f"left out {len(found.skipped):,} of {count + len(found.skipped):,} images: {reasons}")
+    if found.others:
+        print(f"no image {pictures.count_others(found.others)}")
+    total = sum(part.sum(0, dtype=torch.int64) for part in found.images.split(1000))
+    mean = total.double().div(count).round().to(torch.uint8)
     chosen = torch.linspace(0, count - 1, min(63, count)).long()
     sheet = plot.grid_image(data.to_float(torch.cat([mean[None], found.images[chosen]])))
-    out = Path(options.out or f"{Path(options.data).stem}.png")
-    files.write_atomically(out, sheet.save)
+    pictures.save_sheet(sheet, out)
     print(f"wrote {out}: the mean image, then {len(chosen)} of the set")
     return 0
+
+
+def _check_picture(out: Path) -> None:
+    """Refuse a file name of which Pillow cannot tell the format to write, before any work."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"--out must end as a picture does, such as .png, got {str(out)!r}")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -187,14 +207,10 @@ def _resume(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from PIL import Image
-
     from dcganlib import runs
 
     out = Path(options.out)
-    kind = Image.registered_extensions().get(out.suffix.lower())
-    if kind not in Image.SAVE:
-        raise ValueError(f"--out must end as a picture does, such as .png, got {options.out!r}")
+    _check_picture(out)
     runs.sample(options.run, options.n, seed=options.seed, label=options.label).save(out)
     print(f"wrote {out}")
     return 0
@@ -477,6 +493,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     show.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
     show.add_argument("--out", help="picture to write (SET.png)")
+    show.add_argument("--force", action="store_true", help="replace the picture if it is there")
 
     train = commands.add_parser(
         "train", help="train on a set, into a new folder", description="Train on a set, into a new folder."
@@ -610,7 +627,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own)")
     parser.add_argument("--crop", type=int, help="side of the centre square that is kept (the largest)")
-    parser.add_argument("--count", type=int, help="the set's first so many images (all; faces: 20000)")
+    parser.add_argument("--count", type=int, help="use N images, a random sample (all; faces: draw N, 20000)")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

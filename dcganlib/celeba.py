@@ -1,22 +1,26 @@
-"""CelebA's published layout: read from its folder or its zip, fetched, or filled with drawn faces.
+"""CelebA as people have it: read from its folder or its zip, fetched, or filled with drawn faces.
 
 The layout is that of torchvision's ``CelebA``: a folder with ``img_align_celeba/`` (or the zip of that name)
-and the text files that list partition, attributes, landmarks and identities.
+and the text files that list partition, attributes, landmarks and identities. Kaggle's layout is read as well
+(a folder in a folder, lists as .csv), and so is the authors' own (``Img/``, ``Anno/``, ``Eval/``).
 
 Source: Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV 2015.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dcganlib import faces, fetch, pictures
-from dcganlib.files import write_atomically, write_text
+from dcganlib.files import writable, write_atomically, write_text
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 """CelebA's official page."""
@@ -27,6 +31,8 @@ LICENCE = "non-commercial research only; see " + PAGE
 IMAGES = "img_align_celeba"
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 LANDMARKS, IDENTITIES = "list_landmarks_align_celeba.txt", "identity_CelebA.txt"
+
+TEXTS = (PARTITION, ATTRIBUTES, LANDMARKS, IDENTITIES)
 
 HOST = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
 """Address of a file of CelebA by its number; the authors keep them on Google Drive."""
@@ -67,70 +73,78 @@ def find(path: str | Path) -> pictures.Source:
     """The pictures of a set in CelebA's layout.
 
     Args:
-        path: The folder with the text files, its ``img_align_celeba``, the zip, or the folder above.
+        path: The folder with the text files, its ``img_align_celeba``, the zip, the folder above, or a folder
+            of pictures that are named as CelebA's.
 
     Raises:
         FileNotFoundError: There are no such pictures.
         ValueError: The zip is a web page or half a download.
     """
     path = Path(path)
-    for folder in (path, path / "celeba") if path.is_dir() else ():
-        if (folder / IMAGES).is_dir():
-            return pictures.find(folder / IMAGES)
-        if (folder / f"{IMAGES}.zip").is_file():
-            return find(folder / f"{IMAGES}.zip")
-    if path.is_dir() and path.name == IMAGES:
-        return pictures.find(path)
     if path.is_file():
         return pictures.find(path, about=_advice())
+    if path.name == IMAGES and _has_pictures(path):
+        return pictures.find(path)
+    bases = [path / base / inner for base in ("", "celeba", "CelebA") for inner in ("", "Img")]
+    for base in bases:
+        folder, archive = base / IMAGES, base / f"{IMAGES}.zip"
+        if _has_pictures(folder):
+            return pictures.find(folder)
+        if archive.is_file():
+            return pictures.find(archive, about=_advice())
+    for base in bases:
+        if any(re.fullmatch(r"[0-9]{6}\.(jpg|png)", name) for name in _names(base)):
+            return pictures.find(base)
     raise FileNotFoundError(f"there is neither {IMAGES} nor {IMAGES}.zip in {path}. {_advice()}")
 
 
 def read(
-    path: str | Path, split: str = "train", count: int | None = None, *, among: int | None = None
+    path: str | Path,
+    split: str | None = None,
+    count: int | None = None,
+    *,
+    among: int | None = None,
+    seed: int = 0,
 ) -> Listing:
     """List a split of a set in CelebA's layout; no picture is opened yet.
 
     Args:
         path: As ``find`` takes it.
-        split: "train", "valid", "test" or "all".
-        count: The split's first so many images; all of them if absent.
+        split: "train", "valid", "test" or "all". If absent, "train"; or "all", with a warning, where no file
+            says what belongs to which.
+        count: Use so many images of the split, a random sample; all of them if absent.
         among: Look at the set's first so many images alone, before the split; at all of them if absent.
+        seed: Of the sample.
 
     Raises:
         FileNotFoundError: Pictures or the partition are missing.
         ValueError: A text file does not fit the pictures.
     """
     source = find(path)
-    folder = source.path.parent
     at: dict[str, str] = {}
     for name in source.names:
         if at.setdefault(name.rpartition("/")[2], name) != name:
             raise ValueError(f"{source.path} has two images of one name: {at[Path(name).name]} and {name}")
     names = sorted(at)[:among]
+    lists = _lists(source)
+    if split is None and lists.get(PARTITION) is None:
+        split = "all"
+        warnings.warn(
+            f"there is no {PARTITION} or .csv near {source.path}: all {len(names):,} images are "
+            "taken, with those that CelebA keeps for tests",
+            stacklevel=3,
+        )
+    split = split or "train"
     if split != "all":
-        if not (folder / PARTITION).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {PARTITION}, which says what is {split!r}: put it there, or ask for the "
-                f"split 'all'. {_advice()}"
-            )
-        listed = len(_text(folder / PARTITION).split()) // 2
-        if len(names) < min(among or listed, listed):
-            warnings.warn(
-                f"{folder / PARTITION} lists {listed:,} images, {source.path} has {len(at):,}: "
-                "the others are left out",
-                stacklevel=3,
-            )
-        part, _ = _table(folder / PARTITION, names, header=False)
-        names = [name for name, (number,) in zip(names, part, strict=True) if number == PARTS[split]]
-        if not names:
-            raise ValueError(f"no image of {source.path} belongs to the split {split!r}")
-    names = names[:count]
-    attributes, attribute_names = _table(folder / ATTRIBUTES, names)
-    landmarks, _ = _table(folder / LANDMARKS, names)
-    identities, _ = _table(folder / IDENTITIES, names, header=False)
+        names = _part(source, lists.get(PARTITION), names, split, whole=among is None)
+    if count is not None and count < len(names):
+        chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
+        names = [names[index] for index in np.sort(chosen)]
+    attributes, attribute_names = _table(lists.get(ATTRIBUTES), names)
+    landmarks, _ = _table(lists.get(LANDMARKS), names)
+    identities, _ = _table(lists.get(IDENTITIES), names, header=False)
     return Listing(
-        pictures.Source(source.path, tuple(at[name] for name in names)),
+        pictures.Source(source.path, tuple(at[name] for name in names), source.others),
         None if attributes is None else attributes > 0,
         attribute_names,
         None if landmarks is None else landmarks.reshape(len(names), -1, 2),
@@ -138,21 +152,31 @@ def read(
     )
 
 
+def missing_lists(source: pictures.Source) -> list[str]:
+    """Names of the text files that are nowhere near the pictures."""
+    return sorted(set(TEXTS) - set(_lists(source)))
+
+
 def download(root: str | Path, host: str | None = None) -> Path:
     """Fetch CelebA into ``root/celeba``: 1.4 GB of pictures as one zip, and its text files.
+
+    What is there already is not fetched again: neither a file with the right checksum, nor the zip where its
+    pictures lie beside it, unpacked. What broke off goes on.
 
     Args:
         root: Folder of the sets.
         host: Address with a place for ``{id}`` or ``{name}``; the authors' own if absent.
 
     Returns:
-        The folder. What is there already with the right checksum is not fetched again.
+        The folder.
 
     Raises:
         fetch.DownloadError: The host does not give the file; the message says what it gave instead.
     """
     folder = Path(root) / "celeba"
     for name, (number, checksum, size) in FILES.items():
+        if name == f"{IMAGES}.zip" and _has_pictures(folder / IMAGES):
+            continue
         address = (host or HOST).format(id=number, name=name)
         fetch.fetch(address, folder / name, checksum, size=size, advice=_advice())
     return folder
@@ -174,6 +198,7 @@ def write_faces(folder: str | Path, count: int, seed: int = 0, workers: int | No
 
     Raises:
         ValueError: A number is out of range, or the folder holds another set.
+        PermissionError: Nothing can be written there.
         ModuleNotFoundError: The extra ``faces`` is missing.
     """
     if count < 1:
@@ -185,10 +210,13 @@ def write_faces(folder: str | Path, count: int, seed: int = 0, workers: int | No
     missing = [index for index, name in enumerate(names) if name not in there]
     if missing:
         faces.check_installed()
-    images.mkdir(parents=True, exist_ok=True)
+    if not writable(images):
+        raise PermissionError(
+            f"nothing can be written into {images}: name another folder with --root or DCGANLIB_DATA"
+        )
     listed: list[str] = []
     if (folder / IDENTITIES).is_file():
-        listed = _text(folder / IDENTITIES).splitlines()
+        listed = _text(str(folder / IDENTITIES), (folder / IDENTITIES).read_bytes()).splitlines()
     if any(line.split()[1:] != [str(identity)] for line, identity in zip(listed, first, strict=False)):
         raise ValueError(f"{folder} holds other faces than those of seed {seed}: name another folder")
     if len(listed) < count:
@@ -242,34 +270,121 @@ def _write_lists(folder: Path, names: list[str], described: list[faces.Face]) ->
     write_text(folder / IDENTITIES, lines(lambda face: (face.identity,)))  # last: it says that all are there
 
 
-def _table(path: Path, names: list[str], *, header: bool = True) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The rows of a text file that belong to ``names``, as integers, and the names of its columns."""
-    if not path.is_file():
-        return None, ()
-    lines = _text(path).split("\n")
-    columns: tuple[str, ...] = ()
-    if header:
+@dataclass(frozen=True)
+class _List:
+    """One of the text files: where it is, and what it says."""
+
+    path: str
+    text: str
+
+
+def _lists(source: pictures.Source) -> dict[str, _List]:
+    """The text files of the set, .txt or .csv, by name: those near the pictures, or in the zip with them."""
+    found: dict[str, _List] = {}
+    kinds = {each: name for name in TEXTS for each in (name, f"{Path(name).stem}.csv")}
+    folder = source.path.parent
+    near = (source.path,) if source.path.is_dir() else ()
+    for place in (*near, folder, folder.parent):
+        for inner in ("", "Anno", "Eval"):
+            for each, name in kinds.items():
+                path = place / inner / each
+                if name not in found and path.is_file():
+                    found[name] = _List(str(path), _text(str(path), path.read_bytes()))
+    if len(found) < len(TEXTS) and source.path.is_file():
+        with zipfile.ZipFile(source.path) as archive:
+            for entry in archive.namelist():
+                name = kinds.get(entry.rpartition("/")[2])
+                if name and name not in found:
+                    path = f"{source.path}/{entry}"
+                    found[name] = _List(path, _text(path, archive.read(entry)))
+    return found
+
+
+def _part(
+    source: pictures.Source, found: _List | None, names: list[str], split: str, whole: bool
+) -> list[str]:
+    """The names that belong to a split; a warning where pictures are missing of the ``whole`` set."""
+    if found is None:
+        raise FileNotFoundError(
+            f"{source.path.parent} has no {PARTITION}, which says what is {split!r}: put it there, or ask "
+            f"for the split 'all'. {_advice()}"
+        )
+    _, rows = _rows(found, header=False)
+    if whole and len(names) < len(rows):
+        warnings.warn(
+            f"{found.path} lists {len(rows):,} images, {source.path} has {len(names):,}: the others are "
+            "left out",
+            stacklevel=4,
+        )
+    numbers, _ = _table(found, names, header=False)
+    chosen = [name for name, (number,) in zip(names, numbers, strict=True) if number == PARTS[split]]
+    if not chosen:
+        raise ValueError(f"no image of {source.path} belongs to the split {split!r}")
+    return chosen
+
+
+def _rows(found: _List, *, header: bool) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Names of the columns, and what each line says, by the name of its picture without its ending."""
+    lines, columns = found.text.split("\n"), ("",)
+    if found.path.endswith(".csv"):  # one line of names, whatever the list
+        separator = ";" if ";" in lines[0] else ","
+        columns = tuple(name.strip() for name in lines[0].split(separator)[1:])
+        lines = [line.replace(separator, " ") for line in lines[1:]]
+    elif header:  # the number of pictures, then the names
         columns, lines = tuple(lines[1].split()) if len(lines) > 1 else (), lines[2:]
-    rows = dict(pair for line in lines if len(pair := line.split(None, 1)) == 2)
-    missing = next((name for name in names if name not in rows), None)
+    pairs = (line.split(None, 1) for line in lines)
+    return columns, {_stem(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _table(
+    found: _List | None, names: list[str], *, header: bool = True
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The rows of a text file that belong to ``names``, as integers, and the names of its columns."""
+    if found is None:
+        return None, ()
+    columns, rows = _rows(found, header=header)
+    missing = next((name for name in names if _stem(name) not in rows), None)
     if missing is not None:
-        raise ValueError(f"{path} has no line for {missing}: it is damaged, or belongs to other pictures")
+        raise ValueError(
+            f"{found.path} has no line for {missing}: it is damaged, or belongs to other pictures"
+        )
     try:
-        values = np.loadtxt([rows[name] for name in names], np.int64, comments=None, ndmin=2)
+        values = np.loadtxt([rows[_stem(name)] for name in names], np.int64, comments=None, ndmin=2)
     except ValueError as error:
         reason = str(error).partition(";")[0]  # then comes advice to programmers
-        raise ValueError(f"{path} is damaged: {reason}") from error
-    expected = len(columns) if header else 1
-    if values.shape[1] != expected:
-        raise ValueError(f"{path} should have {expected} columns and has {values.shape[1]}")
+        raise ValueError(f"{found.path} is damaged: {reason}") from error
+    if values.shape[1] != len(columns):
+        raise ValueError(f"{found.path} should have {len(columns)} columns and has {values.shape[1]}")
     return values, columns
 
 
-def _text(path: Path) -> str:
+def _stem(name: str) -> str:
+    """A picture's name without its ending, which people change when they convert the pictures."""
+    return name.rpartition(".")[0] or name
+
+
+def _text(path: str, content: bytes) -> str:
+    """The text of a file, with the line ends of any system."""
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Whether a folder holds pictures, or a folder of its own name that does, as Kaggle packs it."""
+    known = pictures.suffixes()
+    inner = folder / folder.name
+    return any(name.lower().endswith(tuple(known)) for place in (folder, inner) for name in _names(place))
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Names in a folder, none where there is no such folder; one by one, as CelebA has 202,599."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name
 
 
 def _advice() -> str:

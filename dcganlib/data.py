@@ -8,8 +8,10 @@ device. No image passes through Python at training time.
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcganlib import celeba, faces, fetch, files, pictures, team
+from dcganlib import celeba, faces, fetch, files, mnist, pictures, team
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -46,6 +48,20 @@ SPLITS = {
 }
 """The splits of each set that has any."""
 
+CITED = {
+    "mnist": ("LeCun, Cortes and Burges, The MNIST database, 1998", "CC BY-SA 3.0"),
+    "fashion-mnist": ("Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017", "MIT"),
+}
+"""Source and licence of the sets that ``mnist`` reads."""
+
+SPLIT_FOLDERS = frozenset(
+    ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
+)
+"""How folders are named that are parts of a set rather than classes."""
+
+PART = 2**24  # pixels that are converted at a time
+SHEETS = 100  # pictures beside folders that are looked at for the mark of our own
+
 FACES = 20_000
 """How many faces are drawn where no count is given."""
 
@@ -72,7 +88,8 @@ class ImageSet:
         landmarks: int64 of shape (N, L, 2), points on the face as x and y in pixels of the picture before
             its crop, or None.
         identities: int64 of shape (N,), who it is, or None.
-        skipped: (name, reason) of each file that could not be read.
+        skipped: (name, reason) of each picture that could not be read.
+        others: (ending, number) of the files beside the pictures that are none, the most frequent first.
     """
 
     images: Tensor
@@ -86,6 +103,7 @@ class ImageSet:
     landmarks: Tensor | None = None
     identities: Tensor | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    others: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -122,7 +140,8 @@ def load(
         name_or_folder: One of ``NAMES``: "mnist", "fashion-mnist", "mnist-mini" (5,000 real digits that come
             with a dependency, for machines without a network), "celeba" (see ``dcganlib.celeba``), "faces"
             (drawn here, see ``dcganlib.faces``), "pokemon" (d2l's sprites); or a folder or a zip, whose
-            sub-folders, if it has any, are the classes.
+            sub-folders, if all pictures are in one, are the classes. A ``Path`` is always a folder or a zip;
+            so is a text with a separator, as in "./mnist".
         root: Folder of the sets, as ``data_root`` takes it; for "celeba" also CelebA's own folder or zip.
         split: One of ``SPLITS`` where the set has any; "train" if absent. Others are whole.
         download: Fetch the set into ``root`` if it is not there.
@@ -130,60 +149,77 @@ def load(
         channels: 1 for grey or 3 for RGB; the set's own if absent, 3 for a folder.
         crop: Side of the centre square that is kept of a picture, in its own pixels; the largest if absent.
             Not for the digits and clothes.
-        count: The first so many images, of the split where there is one; all if absent. Of "faces", how many
-            are drawn before they are split; ``FACES`` if absent.
-        seed: Of "faces".
-        strict: Stop at the first file that cannot be read; else warn and list it in ``skipped``.
+        count: Use so many images, of the split where there is one; all if absent, or if there are fewer. They
+            are a random sample in which the classes keep their shares, in the order of the set. Of "faces",
+            how many are drawn before they are split; ``FACES`` if absent.
+        seed: Of that sample, and of "faces".
+        strict: Stop at the first picture that cannot be read; else warn and list it in ``skipped``.
         cache: Keep decoded pictures beside the data, so that the next start opens them at once.
 
     Returns:
-        The set, in its published order (a folder in the order of its sorted paths).
+        The set, in its published order (a folder in the order of its sorted paths; its classes so that "2"
+        comes before "10").
 
     Raises:
         ValueError: The name, the split or a number is unknown, or no image can be read.
         FileNotFoundError: The set is neither there nor to be had.
         ModuleNotFoundError: "faces" are to be drawn and the extra ``faces`` is missing.
     """
-    name = str(name_or_folder)
-    _check_request(name, split, image_size, channels, crop, count)
-    split = split or "train"
-    if name in ("mnist", "fashion-mnist"):
-        return _fit(_torchvision_set(name, root, split, download), image_size, channels, count)
-    if name == "mnist-mini":
-        return _fit(_mnist_mini(), image_size, channels, count)
+    named, name = is_named(name_or_folder), str(name_or_folder)
+    _check_request(name if named else "", split, image_size, channels, crop, count)
     asked = {"image_size": image_size or 64, "channels": channels or 3, "crop": crop}
     asked |= {"strict": strict, "cache": cache}
+    if not named:
+        path = files.expand_user(name_or_folder)
+        if not name or not path.exists():
+            raise ValueError(
+                f"{name!r} is neither a folder, nor a zip, nor a known set; the sets are {', '.join(NAMES)}"
+            )
+        return _folder(path, name, count, seed, asked)
+    here = Path(name)
+    if here.is_dir() and here.resolve().parent != data_root(root).resolve():
+        warnings.warn(
+            f"{name} is taken for the set of that name; write {os.path.join('.', name)} for what is here",
+            stacklevel=2,
+        )
+    if name in CLASSES:
+        found = _mnist_mini() if name == "mnist-mini" else _mnist(name, root, split or "train", download)
+        return _fit(found, image_size, channels, count, seed)
     if name == "faces":
         folder = celeba.write_faces(data_root(root) / f"faces-seed{seed}", count or FACES, seed)
-        listing = celeba.read(folder, split, among=count or FACES)
+        listing = celeba.read(folder, split or "train", among=count or FACES)
         return _celeba(name, listing, faces.SOURCE, faces.LICENCE, asked)
     if name == "celeba":
-        return _celeba(
-            name,
-            celeba.read(_find_celeba(data_root(root), download), split, count),
-            celeba.SOURCE,
-            celeba.LICENCE,
-            asked,
-        )
-    if name == "pokemon":
-        return replace(
-            _folder(_find_pokemon(data_root(root), download), count, asked),
-            name=name,
-            source="Zhang, Lipton, Li and Smola, Dive into Deep Learning; sprites from pokemondb.net",
-            licence="unknown; the sprites are Nintendo's",
-        )
-    if Path(name_or_folder).exists():
-        return _folder(Path(name_or_folder), count, asked)
-    raise ValueError(
-        f"{name!r} is neither a folder, nor a zip, nor a known set; the sets are {', '.join(NAMES)}"
+        listing = celeba.read(_find_celeba(data_root(root), download), split, count, seed=seed)
+        return _celeba(name, listing, celeba.SOURCE, celeba.LICENCE, asked)
+    return replace(
+        _folder(_find_pokemon(data_root(root), download), name, count, seed, asked),
+        source="Zhang, Lipton, Li and Smola, Dive into Deep Learning; sprites from pokemondb.net",
+        licence="unknown; the sprites are Nintendo's",
     )
+
+
+def is_named(name_or_folder: str | Path) -> bool:
+    """Whether ``load`` takes this for a set's name: a text that is one of ``NAMES``, never a ``Path``."""
+    return isinstance(name_or_folder, str) and name_or_folder in NAMES
+
+
+def title(name_or_folder: str | Path) -> str:
+    """A name for files that are made from a set: its name, or that of the folder or zip, without endings.
+
+    "." and "..", "~" and paths that end in "/" have one too.
+    """
+    if is_named(name_or_folder):
+        return name_or_folder
+    path = files.expand_user(name_or_folder).resolve()
+    return pictures.printable(path.name if path.is_dir() else path.stem) or "images"
 
 
 def image_shape(
     name_or_folder: str | Path, *, image_size: int | None = None, channels: int | None = None
 ) -> tuple[int, int]:
     """What ``load`` would give, without reading anything: (channels, image_size)."""
-    own = (1, 28) if str(name_or_folder) in ("mnist", "fashion-mnist", "mnist-mini") else (3, 64)
+    own = (1, 28) if is_named(name_or_folder) and name_or_folder in CLASSES else (3, 64)
     return own[0] if channels is None else channels, own[1] if image_size is None else image_size
 
 
@@ -329,27 +365,24 @@ def _room(device: torch.device) -> float:
     return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
 
 
-def _torchvision_set(name: str, root: str | Path | None, split: str, download: bool) -> ImageSet:
-    from torchvision import datasets  # here, because it takes seconds to import
-
-    kind = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+def _mnist(name: str, root: str | Path | None, split: str, download: bool) -> ImageSet:
     folder = data_root(root)
     try:
-        found = kind(folder, train=split == "train", download=download)
-        if found.data.shape != (len(found.targets), 28, 28):
-            raise ValueError(f"{tuple(found.data.shape)} pixels do not go with {len(found.targets)} labels")
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:  # or damaged
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
-        failed = "downloaded" if download else "read"
+        images, labels = mnist.load(name, folder, split, download=download)
+    except OSError as error:
+        failed = "downloaded" if isinstance(error, fetch.DownloadError) else "read"
+        reason = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"{name} is not in {folder / kind.__name__} and could not be {failed} ({reason}). Point "
-            "DCGANLIB_DATA or root at a folder that has it, or use 'mnist-mini', which needs no network."
+            f"{name} is not in {folder} and could not be {failed} ({reason}). Point DCGANLIB_DATA or root at "
+            "a folder that has it, or use 'mnist-mini', which needs no network."
         ) from error
-    if name == "mnist":
-        source, licence = "LeCun, Cortes and Burges, The MNIST database, 1998", "CC BY-SA 3.0"
-    else:
-        source, licence = "Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017", "MIT"
-    return ImageSet(found.data[:, None], found.targets, name, source, licence, CLASSES[name])
+    return ImageSet(
+        torch.from_numpy(images)[:, None],
+        torch.from_numpy(labels).long(),
+        name,
+        *CITED[name],
+        CLASSES[name],
+    )
 
 
 def _mnist_mini() -> ImageSet:
@@ -367,14 +400,22 @@ def _mnist_mini() -> ImageSet:
 
 
 def _find_celeba(root: Path, download: bool) -> Path:
-    """Where CelebA is, fetched if it is not there and may be."""
+    """Where CelebA is, fetched if it is not there and may be; a download that broke off goes on."""
     try:
-        celeba.find(root)
-        return root
+        source = celeba.find(root)
     except FileNotFoundError:
         if not download:
             raise
-    return celeba.download(root)
+        return celeba.download(root)
+    missing = celeba.missing_lists(source) if source.path.parent == root / "celeba" else []
+    if missing and download:
+        try:
+            celeba.download(root)
+        except fetch.DownloadError as error:
+            warnings.warn(
+                f"{', '.join(missing)} could not be fetched, going on without: {error}", stacklevel=3
+            )
+    return root
 
 
 def _find_pokemon(root: Path, download: bool) -> Path:
@@ -403,44 +444,157 @@ def _celeba(name: str, listing: celeba.Listing, source: str, licence: str, asked
         attribute_names=listing.attribute_names,
         landmarks=landmarks,
         identities=identities,
-        skipped=tuple(decoded.skipped),
+        skipped=_printable(decoded.skipped),
+        others=listing.source.others,
     )
 
 
-def _folder(path: Path, count: int | None, asked: dict[str, Any]) -> ImageSet:
+def _folder(path: Path, name: str, count: int | None, seed: int, asked: dict[str, Any]) -> ImageSet:
     """A folder or a zip of pictures, its sub-folders as classes."""
-    source = pictures.find(path)
-    source = replace(source, names=source.names[:count])
+    whole = _without_sheets(pictures.find(path))
+    classes = _classes(whole)
+    chosen = sample(None if classes is None else _numbers(classes), len(whole.names), count, seed).tolist()
+    source = replace(whole, names=tuple(whole.names[index] for index in chosen))
     decoded = pictures.decode(source, **asked)
     _warn_skipped(decoded, source)
-    parts = [PurePosixPath(source.names[i]).parts for i in decoded.kept]
-    shared = 0  # folders that all pictures are in, as archives often have one around everything
-    while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
-        shared += 1
-    labels, classes = None, []
-    if all(len(part) > shared + 1 for part in parts):
-        classes = sorted({part[shared] for part in parts})
-        labels = torch.tensor([classes.index(part[shared]) for part in parts])
+    labels, names = None, ()
+    if classes is not None:
+        kept = [classes[chosen[index]] for index in decoded.kept]
+        # A class of which nothing can be read is none; one that is merely not in the sample keeps its label.
+        names = sorted({*kept, *(set(classes) - {classes[index] for index in chosen})}, key=pictures.natural)
+        labels = _numbers(kept, names)
+        _warn_empty(path, whole, classes)
     return ImageSet(
         torch.from_numpy(decoded.pixels),
         labels,
-        str(path),
-        str(path),
+        pictures.printable(name),
+        pictures.printable(str(path)),
         "unknown",
-        tuple(classes),
-        skipped=tuple(decoded.skipped),
+        tuple(map(pictures.printable, names)),
+        skipped=_printable(decoded.skipped),
+        others=source.others,
     )
+
+
+def _without_sheets(source: pictures.Source) -> pictures.Source:
+    """Leave out what the commands have written beside folders of classes, where it would hide these."""
+    loose = [name for name in source.names if "/" not in name]
+    if not 0 < len(loose) < min(len(source.names), SHEETS):
+        return source
+    sheets = {name for name in loose if pictures.is_sheet(source, name)}
+    return replace(source, names=tuple(name for name in source.names if name not in sheets))
+
+
+def _classes(source: pictures.Source) -> list[str] | None:
+    """The class of each picture, or None where there are none, with a warning if they look like a mistake."""
+    parts = [PurePosixPath(name).parts for name in source.names]
+    shared = _shared(parts)
+    loose = [name for name, part in zip(source.names, parts, strict=True) if len(part) <= shared + 1]
+    classes = [part[shared] for part in parts if len(part) > shared + 1]
+    if loose and len(set(classes)) > 1:
+        warnings.warn(
+            f"the folders of {source.path} are not taken for classes, as {len(loose):,} of its images lie "
+            f"beside them, such as {_short(loose[0])}: move each away or into a class, to have classes",
+            stacklevel=4,
+        )
+    if loose:
+        return None
+    if len(set(classes)) > 1 and {name.lower() for name in classes} <= SPLIT_FOLDERS:
+        listed = ", ".join(sorted(set(classes), key=pictures.natural))
+        advice = f"load {Path(source.path, *parts[0][:shared], classes[0])} to have the classes in it"
+        warnings.warn(
+            f"the classes are the folders {listed} of {source.path}, which look like parts of a set"
+            + (f": {advice}" if source.path.is_dir() else ""),
+            stacklevel=4,
+        )
+    return classes
+
+
+def _shared(parts: Sequence[tuple[str, ...]]) -> int:
+    """How many folders all pictures are in, as archives often have one around everything."""
+    shared = 0
+    while all(len(part) > shared + 1 for part in parts) and len({part[shared] for part in parts}) == 1:
+        shared += 1
+    return shared
+
+
+def _warn_empty(path: Path, source: pictures.Source, classes: Sequence[str]) -> None:
+    """Name the folders beside the classes that have no pictures."""
+    parts = [PurePosixPath(name).parts for name in source.names]
+    above = path.joinpath(*parts[0][: _shared(parts)])
+    empty = pictures.folders(above) - set(classes) if path.is_dir() else set()
+    if empty:
+        listed = ", ".join(_short(name) for name in sorted(empty, key=pictures.natural)[:10])
+        warnings.warn(
+            f"{len(empty):,} folders of {above} have no images and are no classes: {listed}", stacklevel=4
+        )
+
+
+def _numbers(classes: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
+    """Labels from the names of classes."""
+    names = sorted(set(classes), key=pictures.natural) if names is None else names
+    index = {name: number for number, name in enumerate(names)}
+    return torch.tensor([index[name] for name in classes], dtype=torch.int64)
+
+
+def sample(labels: Tensor | None, total: int, count: int | None, seed: int = 0) -> Tensor:
+    """Choose images of a set at random, each class with its share of the whole.
+
+    The shares are rounded by the method of the largest remainder, so no class is off by one image or more.
+
+    Args:
+        labels: int64 of shape (total,), or None where there are no classes.
+        total: Images in the set.
+        count: How many to choose; all if None or more than there are.
+        seed: Of the choice.
+
+    Returns:
+        int64, the positions of the chosen images, ascending.
+    """
+    if count is None or count >= total:
+        return torch.arange(total)
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(total, generator=rng)
+    if labels is None:
+        return order[:count].sort().values
+    sizes = labels.bincount()
+    quotas = sizes * count // total
+    remainders = sizes * count % total
+    quotas[remainders.argsort(descending=True, stable=True)[: count - int(quotas.sum())]] += 1
+    # In the order of the shuffle, the rank of each image within its class.
+    shuffled = labels[order]
+    by_class = shuffled.argsort(stable=True)
+    ranks = torch.empty_like(order)
+    ranks[by_class] = torch.arange(total) - (sizes.cumsum(0) - sizes)[shuffled[by_class]]
+    return order[ranks < quotas[shuffled]].sort().values
 
 
 def _warn_skipped(decoded: pictures.Decoded, source: pictures.Source) -> None:
     if decoded.skipped:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in decoded.skipped[:10])
-        more = f"; and {len(decoded.skipped) - 10} more, in `skipped`" if len(decoded.skipped) > 10 else ""
+        shown = "; ".join(f"{_short(name)}: {reason}" for name, reason in decoded.skipped[:10])
+        more = f"; and {len(decoded.skipped) - 10:,} more, in `skipped`" if len(decoded.skipped) > 10 else ""
+        reasons = f"({'; '.join(count_reasons(decoded.skipped))}) " if len(decoded.skipped) > 1 else ""
         warnings.warn(
-            f"{len(decoded.skipped)} of {len(source.names)} images of {source.path} were left out: "
-            f"{shown}{more}",
+            f"{len(decoded.skipped):,} of {len(source.names):,} images of {source.path} were left out: "
+            f"{reasons}{shown}{more}",
             stacklevel=4,
         )
+
+
+def count_reasons(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """How many pictures were left out for which reason, the most frequent first; numbers in it as N."""
+    counts = Counter(re.sub(r"[0-9][0-9,.]*", "N", reason) for _, reason in skipped)
+    return [f"{number:,} × {reason}" for reason, number in counts.most_common()]
+
+
+def _short(name: str) -> str:
+    """A name as a message shows it."""
+    name = pictures.printable(name)
+    return name if len(name) <= 100 else f"{name[:60]}…{name[-39:]}"
+
+
+def _printable(skipped: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((pictures.printable(name), reason) for name, reason in skipped)
 
 
 def _check_request(
@@ -451,10 +605,11 @@ def _check_request(
     crop: int | None,
     count: int | None,
 ) -> None:
-    """Refuse a request that no set could meet, before anything is read."""
-    if split is not None and name in NAMES and split not in SPLITS.get(name, ("train",)):
-        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(SPLITS.get(name, ('train',)))}")
-    if split not in (None, "train") and name not in NAMES:
+    """Refuse a request that no set could meet, before anything is read; ``name`` is "" for a folder."""
+    splits = SPLITS.get(name, ("train",))
+    if split is not None and name and split not in splits:
+        raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
+    if split not in (None, "train") and not name:
         raise ValueError(f"a folder has no split {split!r}")
     for label, value in (("image_size", image_size), ("crop", crop), ("count", count)):
         if value is not None and value < 1:
@@ -465,13 +620,23 @@ def _check_request(
         raise ValueError(f"{name} is not cropped; crop is for pictures from files, got {crop}")
 
 
-def _fit(found: ImageSet, image_size: int | None, channels: int | None, count: int | None) -> ImageSet:
+def _fit(
+    found: ImageSet, image_size: int | None, channels: int | None, count: int | None, seed: int
+) -> ImageSet:
     """Bring a set to the asked size and channels."""
-    images, labels = found.images[:count], found.labels[:count]
+    images, labels = found.images, found.labels
+    if count is not None and count < len(images):
+        chosen = sample(labels, len(images), count, seed)
+        images, labels = images[chosen], labels[chosen]
     if image_size not in (None, images.shape[-1]):
         from torchvision.transforms.v2.functional import resize
 
-        images = resize(images, [image_size, image_size], antialias=True)
+        shape = (*images.shape[:2], image_size, image_size)
+        resized, step = torch.empty(shape, dtype=torch.uint8), max(1, PART // image_size**2)
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            resized[start : start + step] = resize(part, [image_size, image_size], antialias=True)
+        images = resized
     if channels not in (None, images.shape[1]):
         images = images.expand(-1, channels, -1, -1)  # the named sets are grey
     return replace(found, images=images, labels=labels)

@@ -235,3 +235,15 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _written(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def check_overwrite(path: Path, force: bool = False) -> None:
+    """Refuse to replace a file that is already there, unless ``force`` is set.
+
+    Raises:
+        FileExistsError: It is there, and ``force`` is not set.
+    """
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"{path} already exists; use --force to replace it, or --out to name another file"
+        )

@@ -158,6 +158,13 @@ def save_sheet(picture: Image.Image, path: str | Path) -> None:
     write_atomically(path, lambda temporary: picture.save(temporary, exif=exif))
 
 
+def is_sheet(source: Source, name: str) -> bool:
+    """Whether a picture of a source has the mark of ``save_sheet``; no pixel is decoded."""
+    with suppress(Exception), _open(source, name) as file, Image.open(file, formats=_formats()) as opened:
+        return opened.getexif().get(SOFTWARE) == "dcganlib"
+    return False
+
+
 def find(path: str | Path, *, about: str = "") -> Source:
     """All pictures of a folder or a zip, sorted by name.
 
@@ -195,6 +202,13 @@ def find(path: str | Path, *, about: str = "") -> Source:
             f"Pillow reads{has}"
         )
     return Source(path, pictures, others)
+
+
+def folders(path: Path) -> set[str]:
+    """Names of the folders in a folder, but for hidden ones and those of runs."""
+    return {
+        each.name for each in path.iterdir() if not _hidden(each.name) and each.is_dir() and not _is_run(each)
+    }
 
 
 def count_others(others: Iterable[tuple[str, int]]) -> str:
@@ -645,9 +659,8 @@ def _label(source: Source) -> str:
 def _folders(source: Source) -> Iterator[Path]:
     """Where a cache may lie: beside the data, or with the user where that cannot be written."""
     yield source.cache_folder
-    with suppress(RuntimeError):  # a user without a home
-        where = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
-        yield Path("~/.cache/dcganlib").expanduser() / "decoded" / where
+    where = hashlib.sha256(os.fsencode(source.path.resolve())).hexdigest()[:16]
+    yield cache_dir() / "decoded" / where
 
 
 def _open_cache(stem: Path, key: str, names: int, shape: tuple[int, int, int]) -> Decoded | None:

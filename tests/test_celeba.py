@@ -129,19 +129,30 @@ def test_pictures_that_are_listed_and_not_there_are_warned_of(small):
 
 def test_the_count_is_of_the_split_and_among_is_of_the_whole_set(small):
     whole = celeba.read(small, "train").source.names
-    assert [celeba.read(small, "train", count).source.names for count in (1, 2, 99)] == [
-        whole[:1],
-        whole[:2],
-        whole,
-    ]
+    for count in (1, 2):
+        names = celeba.read(small, "train", count).source.names
+        assert len(names) == count
+        assert set(names) <= set(whole)
+        assert list(names) == sorted(names)
+        assert celeba.read(small, "train", count).source.names == names
+    assert len({celeba.read(small, "all", 3, seed=seed).source.names for seed in range(9)}) > 4
+    assert celeba.read(small, "train", 99).source.names == whole
     parts = [celeba.read(small, "train", among=count).source.names for count in (1, 3, 4, 99)]
     assert [len(names) for names in parts] == [1, 3, 3, 3]
+    assert parts[0] == whole[:1]
     assert len(celeba.read(small, "train", 2, among=3).source.names) == 2
     assert len(celeba.read(small, "train", 2, among=1).source.names) == 1
     assert len(celeba.read(small, "valid", among=4).source.names) == 1
     assert len(celeba.read(small, "all", 4).attributes) == 4
     with pytest.raises(ValueError, match="no image of .* belongs to the split 'valid'"):
         celeba.read(small, "valid", among=3)
+
+
+def test_what_the_files_say_goes_with_the_pictures_of_a_sample(small):
+    found = celeba.read(small, "all", 3, seed=1)
+    numbers = [int(name[:6]) for name in found.source.names]
+    assert (found.identities - 2879).tolist() == numbers
+    assert [row[0][0] + 1 for row in found.landmarks.tolist()] == numbers
 
 
 def test_pictures_alone_are_enough_for_the_whole(small):
@@ -152,8 +163,10 @@ def test_pictures_alone_are_enough_for_the_whole(small):
     assert found.attributes is found.landmarks is found.identities is None
     with pytest.raises(ValueError, match="no attribute 'Smiling'; it has none"):
         found.has("Smiling")
+    with pytest.warns(UserWarning, match=f"no {PARTITION} .*all 6 images are taken"):
+        assert len(data.load("celeba", root=small)) == 6
     with pytest.raises(FileNotFoundError, match=rf"no {PARTITION}.*'train'.*'all'.*mmlab"):
-        data.load("celeba", root=small)
+        data.load("celeba", root=small, split="train")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +228,108 @@ def test_has_names_the_attributes_that_there_are(small):
     assert found.has("Bald").dtype == torch.bool
     with pytest.raises(ValueError, match="celeba has no attribute 'Young'; it has Smiling, Bald"):
         found.has("Young")
+
+
+# Other layouts
+
+
+def as_csv(small):
+    """The lists as Kaggle has them: .csv, each with a line of names; there is none of the identities."""
+    for name, heading in (
+        (PARTITION, "image_id,partition"),
+        (ATTRIBUTES, "image_id,Smiling,Bald"),
+        (LANDMARKS, "image_id,lefteye_x,lefteye_y,nose_x,nose_y"),
+    ):
+        lines = (small / name).read_text().splitlines()[0 if name == PARTITION else 2 :]
+        rows = [heading, *(",".join(line.split()) for line in lines)]
+        (small / name).with_suffix(".csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
+    for name in TEXTS:
+        (small / name).unlink()
+
+
+def kaggle(small):
+    as_csv(small)
+    (small / IMAGES).rename(small / "inner")
+    (small / IMAGES).mkdir()
+    (small / "inner").rename(small / IMAGES / IMAGES)
+
+
+def kaggle_zip(small):
+    kaggle(small)
+    with zipfile.ZipFile(small / "archive.zip", "w") as archive:
+        for file in sorted([*small.rglob("*.jpg"), *small.glob("*.csv")]):
+            archive.write(file, file.relative_to(small))
+    for file in small.glob("*.csv"):
+        file.unlink()
+    shutil.rmtree(small / IMAGES)
+
+
+def drive(small):
+    """The folders in which the authors keep the files."""
+    for folder, names in (("Img", [IMAGES]), ("Anno", TEXTS[:3]), ("Eval", [PARTITION])):
+        (small / folder).mkdir()
+        for name in names:
+            (small / name).rename(small / folder / name)
+
+
+def drive_zip(small):
+    drive(small)
+    with zipfile.ZipFile(small / "Img" / f"{IMAGES}.zip", "w") as archive:
+        for file in sorted((small / "Img" / IMAGES).iterdir()):
+            archive.write(file, f"{IMAGES}/{file.name}")
+    shutil.rmtree(small / "Img" / IMAGES)
+
+
+def flat(small):
+    for file in (small / IMAGES).iterdir():
+        file.rename(small / file.name)
+    (small / IMAGES).rmdir()
+
+
+def empty_folder_beside_the_zip(small):
+    drive_zip(small)
+    (small / "Img" / IMAGES).mkdir()
+
+
+def as_png(small):
+    for file in sorted((small / IMAGES).iterdir()):
+        Image.open(file).save(file.with_suffix(".png"))
+        file.unlink()
+
+
+LAYOUTS = [as_csv, kaggle, kaggle_zip, drive, drive_zip, flat, empty_folder_beside_the_zip, as_png]
+
+
+@pytest.mark.parametrize("arrange", LAYOUTS)
+def test_celeba_is_read_as_people_have_it(small, arrange):
+    options = {"image_size": 8, "cache": False}
+    expected = {
+        split: data.load("celeba", root=small, split=split, **options) for split in ("train", "valid")
+    }
+    arrange(small)
+    roots = {
+        kaggle: [small, small.parent, small / IMAGES / IMAGES],
+        kaggle_zip: [small / "archive.zip"],
+        as_png: [small],
+    }
+    for root in roots.get(arrange, [small, small.parent]):
+        for split, other in expected.items():
+            found = data.load("celeba", root=root, split=split, download=False, **options)
+            assert torch.equal(found.images, other.images)
+            assert torch.equal(found.attributes, other.attributes)
+            assert found.attribute_names == other.attribute_names
+            assert torch.equal(found.landmarks, other.landmarks)
+            if not arrange.__name__.startswith(("kaggle", "as_csv")):
+                assert torch.equal(found.identities, other.identities)
+
+
+def test_a_list_of_another_program_is_read(small):
+    expected = celeba.read(small, "all").attributes
+    as_csv(small)
+    path = (small / ATTRIBUTES).with_suffix(".csv")
+    text = path.read_text(encoding="utf-8-sig")
+    path.write_text(text.replace(",", ";"), encoding="utf-16")
+    np.testing.assert_array_equal(celeba.read(small, "all").attributes, expected)
 
 
 # Folder, zip and cache
@@ -280,6 +395,11 @@ def test_where_there_is_none_and_none_is_to_be_fetched_the_page_is_named(tmp_pat
 # Fetching
 
 
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr("dcganlib.fetch.sleep", lambda seconds: None)
+
+
 @pytest.fixture
 def published(small, host, monkeypatch):
     """The small set as a host publishes it; its contents by name."""
@@ -311,7 +431,7 @@ def test_a_quota_page_then_half_a_file_then_the_whole(published, small, host, tm
         DownloadError, match=f"broke off after {len(archive) // 2:,} of {len(archive):,} bytes"
     ):
         data.load("celeba", root=root)
-    assert os.listdir(root / "celeba") == []
+    assert os.listdir(root / "celeba") == [f"{IMAGES}.zip.part"]
     host.answers = [half, *({"body": content} for content in published.values())]
     found = data.load("celeba", root=root, split="all")
     assert host.asked[-1] == f"/download?id=id-{PARTITION}"
@@ -328,6 +448,43 @@ def test_what_is_there_already_is_not_fetched_again(published, host, tmp_path):
     host.answers = [{"body": published[name]} for name in list(published)[1:]]
     assert celeba.download(tmp_path / "data", host.address + "/{name}") == tmp_path / "data" / "celeba"
     assert host.asked[2:] == [f"/{name}" for name in list(published)[1:]]
+
+
+def test_a_download_that_stopped_between_two_files_goes_on_with_the_next(published, host, tmp_path):
+    root = tmp_path / "data"
+    (root / "celeba").mkdir(parents=True)
+    (root / "celeba" / f"{IMAGES}.zip").write_bytes(published[f"{IMAGES}.zip"])
+    host.answers = [{"body": published[name]} for name in list(published)[1:]]
+    found = data.load("celeba", root=root, split="all", image_size=8)
+    assert host.asked == [f"/download?id=id-{name}" for name in list(published)[1:]]
+    assert found.attribute_names == ("Smiling", "Bald")
+    host.close()
+    assert len(data.load("celeba", root=root, image_size=8)) == 3  # with the partition
+
+
+def test_pictures_that_lie_there_unpacked_are_not_fetched(published, small, host, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(small / IMAGES, root / "celeba" / IMAGES)
+    host.answers = [{"body": published[name]} for name in list(published)[1:]]
+    assert len(data.load("celeba", root=root, image_size=8)) == 3
+    assert host.asked == [f"/download?id=id-{name}" for name in list(published)[1:]]
+
+
+def test_where_the_lists_cannot_be_fetched_the_pictures_are_used_without(published, small, host, tmp_path):
+    shutil.copytree(small / IMAGES, tmp_path / "data" / "celeba" / IMAGES)
+    host.answers = [{"status": 404}]
+    with (
+        pytest.warns(UserWarning, match=f"{LANDMARKS} could not be fetched, going on without: .* 404"),
+        pytest.warns(UserWarning, match="all 6 images are taken"),
+    ):
+        assert len(data.load("celeba", root=tmp_path / "data", image_size=8)) == 6
+
+
+def test_no_list_is_fetched_into_a_folder_of_the_users(published, small, host):
+    (small / IDENTITIES).unlink()
+    found = data.load("celeba", root=small, image_size=8)
+    assert found.identities is None
+    assert host.asked == []
 
 
 def test_the_published_files_are_those_of_the_authors():

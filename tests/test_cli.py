@@ -254,7 +254,7 @@ def test_data_lists_classes_and_what_was_left_out(call, tmp_path):
     assert "classes  2, of 1 to 2 images" in said
     assert "left out cat/bad.png: is no picture" in said
     assert complaint.startswith("dcganlib: warning: 1 of 4 images")
-    code, _, complaint = call(*arguments, "--strict")
+    code, _, complaint = call(*arguments, "--strict", "--force")
     assert code == 2
     assert "cannot read the image" in complaint
 
@@ -331,7 +331,7 @@ def test_a_missing_mnist_with_no_network_is_one_line_that_names_mnist_mini(call,
     def no_network(*args, **options):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    monkeypatch.setattr("dcganlib.fetch.fetch", no_network)
     code, _, complaint = call("train", "mnist", "--root", tmp_path / "data", "--out", tmp_path / "run")
     assert code == 2
     assert complaint.startswith("dcganlib: error: mnist is not in")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data
+from dcganlib import data, fetch
 from dcganlib.data import load, make_loader, to_float, to_uint8
 
 
@@ -242,18 +242,16 @@ def test_a_set_that_is_there_is_not_downloaded_again(idx_set, monkeypatch):
         raise AssertionError("went to the network")
 
     name, folder, _ = idx_set
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    monkeypatch.setattr(fetch, "fetch", refuse)
     assert len(load(name, root=folder)) == 12
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_a_missing_set_with_no_network_points_to_mnist_mini(tmp_path, monkeypatch, name):
-    from urllib.error import URLError
-
     def no_network(*args, **options):
-        raise URLError("Name or service not known")
+        raise fetch.DownloadError("Name or service not known")
 
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    monkeypatch.setattr(fetch, "fetch", no_network)
     with pytest.raises(FileNotFoundError, match="mnist-mini") as caught:
         load(name, root=tmp_path)
     assert all(word in str(caught.value) for word in (name, str(tmp_path), "DCGANLIB_DATA", "downloaded"))
@@ -264,7 +262,7 @@ def test_a_missing_set_that_must_not_be_downloaded_is_not(tmp_path, monkeypatch)
     def refuse(*args, **options):
         raise AssertionError("went to the network")
 
-    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    monkeypatch.setattr(fetch, "fetch", refuse)
     with pytest.raises(FileNotFoundError, match="mnist-mini"):
         load("mnist", root=tmp_path, download=False)
 
@@ -279,7 +277,7 @@ def test_a_damaged_set_says_where_it_lies(tmp_path, kept):
         write_idx(tmp_path / "MNIST" / "raw" / f"{prefix}-labels-idx1-ubyte", np.zeros(3))
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:kept])
-    with pytest.raises(FileNotFoundError, match="MNIST"):
+    with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte is cut off: it has {kept} of .*Fetch it"):
         load("mnist", root=tmp_path)
 
 
@@ -301,7 +299,7 @@ def test_files_of_a_set_that_do_not_go_together_are_refused(tmp_path, name, arra
     path = raw / f"train-{name}-idx{1 if name == 'labels' else 3}-ubyte"
     write_idx(path, array)
     path.write_bytes(bytes([0, 0, code]) + path.read_bytes()[3:])
-    with pytest.raises(FileNotFoundError, match="MNIST"):
+    with pytest.raises(ValueError, match=r"MNIST/raw\S* is damaged"):
         load("mnist", root=tmp_path, download=False)
 
 
@@ -489,14 +487,72 @@ def test_one_folder_around_all_images_is_no_class(tmp_path):
     assert found.class_names == ()
 
 
-def test_the_count_takes_the_first_images(image_folder, tiny_images, mnist_mini, idx_set):
+def places(images, whole):
+    """Which images of a whole set these are."""
+    known = {image.numpy().tobytes(): k for k, image in enumerate(whole)}
+    return [known[image.numpy().tobytes()] for image in images]
+
+
+def test_the_count_is_a_sample_in_the_order_of_the_set(image_folder, tiny_images, idx_set):
     found = load(image_folder, image_size=16, channels=1, count=7)
-    assert torch.equal(found.images, tiny_images[:7])
-    assert len(load(image_folder, image_size=16, channels=1, count=99)) == 20
+    chosen = places(found.images, tiny_images)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == 7
+    assert chosen != list(range(7))
+    again, other = (load(image_folder, image_size=16, channels=1, count=7, seed=seed) for seed in (0, 1))
+    assert torch.equal(again.images, found.images)
+    assert places(other.images, tiny_images) != chosen
+    for count in (20, 99):
+        assert torch.equal(load(image_folder, image_size=16, channels=1, count=count).images, tiny_images)
     name, folder, arrays = idx_set
     few = load(name, root=folder, count=5)
-    np.testing.assert_array_equal(few.images[:, 0], arrays["train"][0][:5])
-    np.testing.assert_array_equal(few.labels, arrays["train"][1][:5])
+    chosen = places(few.images, torch.tensor(arrays["train"][0], dtype=torch.uint8)[:, None])
+    assert chosen == sorted(set(chosen))
+    np.testing.assert_array_equal(few.labels, arrays["train"][1][chosen])
+
+
+@pytest.mark.parametrize(("count", "each"), [(1000, [100] * 10), (10, [1] * 10), (4999, [500] * 9 + [499])])
+def test_a_sample_of_a_sorted_set_has_every_class_with_its_share(count, each):
+    few = load("mnist-mini", count=count)
+    assert few.labels.bincount().tolist() == each
+    assert torch.equal(few.labels, few.labels.sort().values)  # the order of the set
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([6, 3, 1], 5, [3, 2, 0]),  # 3, 1.5, 0.5: the first of two equal remainders
+        ([7, 2, 1], 4, [3, 1, 0]),  # 2.8, 0.8, 0.4
+        ([1, 1, 98], 50, [1, 0, 49]),  # 0.5, 0.5, 49
+        ([5, 0, 5], 4, [2, 0, 2]),
+    ],
+)
+def test_shares_are_rounded_by_the_largest_remainder(sizes, count, expected):
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(3))]
+    chosen = data.sample(labels, len(labels), count)
+    assert labels[chosen].bincount(minlength=len(sizes)).tolist() == expected
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+
+
+def test_a_sample_takes_each_image_of_a_class_as_often():
+    labels = torch.tensor([0] * 8 + [1] * 4)
+    taken = torch.zeros(12)
+    for seed in range(400):
+        taken[data.sample(labels, 12, 6, seed)] += 1
+    # 400 draws of one half: mean 200, standard deviation 10.
+    assert 150 < taken.min() <= taken.max() < 250
+
+
+def test_a_sample_of_a_folder_keeps_its_classes_and_their_labels(tmp_path):
+    for k in range(10):
+        save(tmp_path / ("cat" if k < 6 else "dog") / f"{k}.png", np.full((4, 4), 10 * k))
+    save(tmp_path / "rare" / "a.png", np.full((4, 4), 200))
+    found = load(tmp_path, image_size=4, channels=1, count=5)
+    assert found.class_names == ("cat", "dog", "rare")
+    assert found.labels.bincount(minlength=3).tolist() == [3, 2, 0]
+    for image, label in zip(found.images[:, 0, 0, 0].tolist(), found.labels.tolist(), strict=True):
+        assert label == int(image >= 60)
 
 
 def test_the_crop_is_a_centre_square_of_the_images_own_pixels(tmp_path):

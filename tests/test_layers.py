@@ -22,6 +22,7 @@ ORDER = [
     "pictures",
     "faces",
     "fetch",
+    "mnist",
     "celeba",
     "team",
     "data",

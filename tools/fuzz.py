@@ -617,7 +617,7 @@ def digit_files(folder: Path, chance: random.Random) -> str:
             (place / f"{split}-{kind}").write_bytes(content)
     try:
         found = data.load(name, root=folder, split=chance.choice(("train", "test")), download=False)
-    except FileNotFoundError as error:
+    except (ValueError, FileNotFoundError) as error:
         return refused(folder / raw, error)
     if found.images.shape[1:] != (1, 28, 28) or found.labels.shape != found.images.shape[:1]:
         raise FindingError(f"{tuple(found.images.shape)} with labels {tuple(found.labels.shape)}")

@@ -421,12 +421,13 @@ def _picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
 
 def _open_picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
     with _pixel_limit(limit), Image.open(stream, formats=_formats()) as opened:
+        raw = _raw_mode(opened)  # before the metadata, for which a PNG is loaded
         exif: dict[int, object] = {}
         with suppress(Exception):  # damaged, as any error says
             exif = dict(opened.getexif())
         if exif.get(SOFTWARE) == "dcganlib":
             raise _SheetError(SHEET)
-        picture = _to_mode(opened, mode)
+        picture = _to_mode(opened, mode, raw)
         turn = TURNS.get(exif.get(ORIENTATION))
         return picture if turn is None else picture.transpose(turn)
 
@@ -466,9 +467,8 @@ def _without_metadata(content: bytes) -> bytes | None:
     return bare if bare and bare != content else None
 
 
-def _to_mode(opened: Image.Image, mode: str) -> Image.Image:
-    """To "L" or "RGB" from whatever Pillow may give, transparent parts on white."""
-    raw = _raw_mode(opened)
+def _to_mode(opened: Image.Image, mode: str, raw: str) -> Image.Image:
+    """To "L" or "RGB" from whatever Pillow may give, transparent parts on white; ``raw`` of ``_raw_mode``."""
     opened.load()
     picture, transparent = opened, opened.info.get("transparency")
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -611,10 +611,18 @@ def _walk(folder: str, under: str, above: tuple[tuple[int, int], ...]) -> Iterat
         yield under
         return
     for entry in found:
-        if entry.is_dir():  # or a link to one
+        if _is_folder(entry):
             yield from _walk(entry.path, f"{under}{entry.name}/", (*above, here))
         else:
             yield under + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_run(path: Path) -> bool:

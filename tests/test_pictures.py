@@ -675,3 +675,256 @@ def test_a_strict_refusal_names_the_zip_even_where_a_name_in_it_begins_with_a_sl
     path = zipped(tmp_path / "set.zip", {"/a.png": b"broken"})
     with pytest.raises(ValueError, match=r"cannot read the image .*set\.zip//a\.png: is no picture"):
         decode(find(path), 8, 1, strict=True)
+
+
+# Every kind of file
+
+
+def png(depth, kind, pixels, *chunks):
+    """A PNG of one row, written by hand: Pillow writes not all that it reads."""
+    per_pixel = {0: 1, 2: 3}[kind] * depth
+    head = struct.pack(">IIBBBBB", 8 * len(pixels) // per_pixel, 1, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+def tiff(bits, zero_is_black, pixels, width):
+    """A grey TIFF of one row, written by hand."""
+    values = [(256, width), (257, 1), (258, bits), (259, 1), (262, zero_is_black), (273, 122), (277, 1)]
+    values += [(278, 1), (279, len(pixels))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values)
+    return b"II*\0" + struct.pack("<IH", 8, len(values)) + entries + bytes(4) + pixels
+
+
+def row(content):
+    """The pixels of a row of grey, unresized."""
+    return list(pictures._picture(io.BytesIO(content), "L", 10**6).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "pixels", "hole", "expected"),
+    [
+        (1, 0, b"\xaa", b"\0\0", [255] * 8),
+        (1, 0, b"\xaa", b"\0\1", [255, 0] * 4),  # white already
+        (2, 0, b"\x1b", b"\0\1", [0, 255, 170, 255]),
+        (4, 0, b"\x05\x5f", b"\0\5", [0, 255, 255, 255]),
+        (8, 0, b"\x05\x50", b"\0\5", [255, 80]),
+        (16, 0, b"\x05\0\x50\0", b"\5\0", [255, 80]),
+        (16, 2, b"\x05\0" * 3 + b"\x50\1" * 3, b"\x50\1" * 3, [5, 255]),
+    ],
+)
+def test_a_transparent_colour_is_white_at_every_depth(depth, kind, pixels, hole, expected):
+    assert row(png(depth, kind, pixels, (b"tRNS", hole))) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (tiff(12, 1, b"\xff\xf8\0", 2), [255, 128]),
+        (tiff(16, 1, struct.pack("<HH", 0, 65535), 2), [0, 255]),
+        (tiff(16, 0, struct.pack("<HH", 0, 65535), 2), [255, 0]),
+        (tiff(8, 0, bytes([0, 200]), 2), [255, 55]),
+        (stored(np.array([[0, 0.5, 1]], np.float32), "TIFF"), [0, 128, 255]),
+        (b"P5 2 1 1023\n" + struct.pack(">HH", 1023, 512), [255, 128]),
+        (b"P5 2 1 65535\n" + struct.pack(">HH", 65535, 257), [255, 1]),
+        (b"P4 8 1\n\xaa", [0, 255] * 4),
+    ],
+)
+def test_grey_of_every_depth_is_scaled_to_bytes(content, expected):
+    np.testing.assert_allclose(row(content), expected, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("values", [[0, 1.5], [-0.1, 1], [0, np.nan]])
+def test_floats_of_an_unknown_range_are_refused_with_it(values):
+    content = stored(np.array([values], np.float32), "TIFF")
+    with pytest.raises(ValueError, match=r"floating-point pixels from .* to .*, not from 0 to 1"):
+        read(io.BytesIO(content), 8, 3)
+
+
+def with_segment(marker, content):
+    jpeg = stored(np.tile(RGB, (2, 2, 1)), "JPEG")
+    return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
+
+
+WHOLE_PNG = stored(RGB, "PNG")
+
+
+def with_chunk(name, content, checksum=None):
+    checksum = zlib.crc32(name + content) if checksum is None else checksum
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+    return WHOLE_PNG[:33] + chunk + WHOLE_PNG[33:]
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (with_segment(0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff"), "JPEG"),
+        (with_segment(0xE1, b"Exif\0\0" + bytes(3)), "JPEG"),
+        (with_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orient"), "JPEG"),
+        (with_segment(0xE2, b"ICC_PROFILE\0\1\7broken"), "JPEG"),
+        (with_segment(0xE2, b"MPF\0II*\0\xff\xff"), "JPEG"),
+        (with_segment(0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\xff\xff\xff\xff"), "JPEG"),
+        (with_chunk(b"zTXt", b"abcd", checksum=0), "PNG"),
+        (with_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**21))), "PNG"),  # more than Pillow unpacks
+        (with_chunk(b"iCCP", b"a\0\0junk"), "PNG"),
+        (with_chunk(b"eXIf", b"II*\0\xff\xff"), "PNG"),
+    ],
+)
+def test_damaged_metadata_cost_no_pixels(content, form):
+    expected = stored(np.tile(RGB, (2, 2, 1)), "JPEG") if form == "JPEG" else WHOLE_PNG
+    np.testing.assert_array_equal(read(io.BytesIO(content), 8, 3), read(io.BytesIO(expected), 8, 3))
+
+
+def test_every_ending_that_pillow_reads_is_taken_in_any_case(tmp_path):
+    endings = {"jfif": "JPEG", "JPE": "JPEG", "ppm": "PPM", "pgm": "PPM", "Tga": "TGA", "jp2": "JPEG2000"}
+    endings |= {"pcx": "PCX", "tif": "TIFF", "dds": "DDS", "qoi": "QOI", "ico": "ICO"}
+    for ending, form in endings.items():
+        picture = Image.fromarray(np.tile(RGB, (2, 2, 1))).convert("L" if ending == "pgm" else "RGB")
+        try:
+            picture.save(tmp_path / f"a.{ending}", form)
+        except (KeyError, OSError):  # an older Pillow writes no QOI
+            continue
+    there = sorted(os.listdir(tmp_path))
+    assert len(there) >= 10
+    assert list(find(tmp_path).names) == there
+    found = decode(find(tmp_path), 16, 3)
+    assert found.skipped == []
+    assert len(found.pixels) == len(there)
+
+
+def test_what_is_no_picture_is_counted_by_its_ending(folder):
+    for name in ("a.txt", "b.TXT", "README", "Thumbs.db", ".hidden.txt", "c.eps"):
+        (folder / name).write_bytes(b"x")
+    found = find(folder)
+    assert len(found.names) == 5
+    assert dict(found.others) == {".txt": 2, "no ending": 1, ".db": 1, ".eps": 1}
+    assert found.others[0] == (".txt", 2)
+    (folder / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert dict(decode(find(folder), 8, 1).skipped)["phone.HEIC"].startswith("is no picture, or of a kind")
+
+
+def test_a_large_picture_is_read_within_the_limit_and_the_variable_raises_it(monkeypatch):
+    content = stored(Image.new("L", (100, 100), 7), "PNG")
+    for limit in (10_000, 9_999, 4_000):  # Pillow warns of up to twice its limit, and then raises
+        monkeypatch.setenv("DCGANLIB_MAX_PIXELS", str(limit))
+        if limit >= 10_000:
+            assert read(io.BytesIO(content), 8, 1).max() == 7
+            continue
+        with pytest.raises(ValueError, match=rf"has 10,000 pixels .* limit of {limit:,}; set .*MAX_PIXELS"):
+            read(io.BytesIO(content), 8, 1)
+    monkeypatch.delenv("DCGANLIB_MAX_PIXELS")
+    assert pictures.max_pixels() > 108e6  # the largest cameras of telephones
+    before = Image.MAX_IMAGE_PIXELS
+    read(io.BytesIO(content), 8, 1)
+    assert before == Image.MAX_IMAGE_PIXELS
+    for wrong in ("many", "0", "-1", "1e9"):
+        monkeypatch.setenv("DCGANLIB_MAX_PIXELS", wrong)
+        with pytest.raises(ValueError, match="DCGANLIB_MAX_PIXELS must be a whole number.*got"):
+            pictures.max_pixels()
+
+
+def test_a_raised_limit_brings_back_what_was_left_out(folder, monkeypatch):
+    (folder / "large.png").write_bytes(stored(Image.new("L", (100, 100), 90), "PNG"))
+    monkeypatch.setenv("DCGANLIB_MAX_PIXELS", "5000")
+    assert [name for name, _ in decode(find(folder), 8, 1).skipped] == ["large.png"]
+    monkeypatch.setenv("DCGANLIB_MAX_PIXELS", "10000")
+    assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40, 90]
+
+
+def test_links_are_followed_as_imagefolder_follows_them_and_circles_end(folder, tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    base = tmp_path / "linked"
+    (base / "own").mkdir(parents=True)
+    (base / "own" / "a.png").write_bytes(stored(RGB, "PNG"))
+    (base / "other").symlink_to(folder)
+    (base / "own" / "b.png").symlink_to(folder / "1.png")
+    theirs = sorted(os.path.relpath(path, base) for path, _ in ImageFolder(base).samples)
+    assert list(find(base).names) == theirs
+    assert len(theirs) == 7
+    (base / "own" / "up").symlink_to(base)
+    (base / "own" / "self.png").symlink_to(base / "own" / "self.png")
+    found = decode(find(base), 8, 1)
+    assert [name for name, _ in found.skipped] == ["own/self.png"]
+    assert len(found.pixels) == 7
+
+
+def test_what_is_no_regular_file_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.png")
+    assert decode(find(folder), 8, 1).skipped == [("pipe.png", "is no regular file")]
+
+
+def test_a_name_that_is_no_utf8_is_read_cached_and_can_be_printed(folder, tmp_path):
+    for raw in (b"caf\xe9.png", b"bad\xff.png"):
+        content = stored(RGB, "PNG") if raw.startswith(b"caf") else b"x"
+        with open(os.path.join(os.fsencode(folder), raw), "wb") as file:
+            file.write(content)
+    inner = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xe9t\xe9"))
+    os.rename(folder, inner)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"1 of 7 images .* left out: bad\\udcff\.png: is no picture"):
+            found = data.load(inner, image_size=8)
+        assert len(found) == 6
+        f"{found.name} {found.source} {found.skipped}".encode()
+
+
+def test_a_run_is_never_data(folder, tmp_path):
+    before = find(folder)
+    run = folder / "run"
+    (run / "samples").mkdir(parents=True)
+    for name in ("real.png", "losses.png", "samples/step_000001.png"):
+        (run / name).write_bytes(stored(RGB, "PNG"))
+    (run / "config.json").write_text("{}")
+    assert find(folder).names == before.names
+    assert find(folder).others == ((pictures.RUN, 1),)
+    for place in (run, run / "samples"):
+        with pytest.raises(ValueError, match="is the folder of a run, not of pictures"):
+            find(place)
+    archive = zipped(
+        tmp_path / "a.zip", {f"set/{f.relative_to(folder)}": f.read_bytes() for f in folder.rglob("*.*")}
+    )
+    assert [name.rpartition("/")[2] for name in find(archive).names] == list(before.names)
+    (run / "config.json").unlink()  # now a folder like any other
+    assert len(find(folder).names) == 8
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+def test_a_sheet_that_we_wrote_is_no_picture_of_the_set(folder, ending):
+    pictures.save_sheet(Image.fromarray(RGB), folder / f"sheet.{ending}")
+    source = find(folder)
+    found = decode(source, 8, 1, strict=True)  # which it does not stop either
+    assert greys(found) == [0, 10, 20, 30, 40]
+    assert found.skipped == [(f"sheet.{ending}", pictures.SHEET)]
+    assert pictures.is_sheet(source, f"sheet.{ending}")
+    assert not pictures.is_sheet(source, "0.png")
+
+
+def test_what_systems_leave_in_folders_is_passed_over(folder):
+    for name in (
+        "@eaDir/0.png",
+        ".ipynb_checkpoints/0-checkpoint.png",
+        "a/__MACOSX/._0.png",
+        "$RECYCLE.BIN/x.png",
+    ):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(stored(RGB, "PNG"))
+    assert len(find(folder).names) == 5
+
+
+def test_a_disk_without_room_for_the_cache_costs_the_cache_alone(folder, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pictures, "write_atomically", full)
+    with pytest.warns(UserWarning, match="held in memory and are not kept .*No space left"):
+        found = decode(find(folder), 8, 1)
+    assert greys(found) == [0, 10, 20, 30, 40]
+
+
+def test_classes_that_are_numbers_sort_as_numbers():
+    names = ["10", "2", "a10", "a9", "1", "01", "b", "", "9" * 5000]
+    expected = ["", "01", "1", "2", "10", "9" * 5000, "a9", "a10", "b"]
+    assert sorted(names, key=pictures.natural) == expected

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data, models, runs
+from dcganlib import data, models, pictures, runs
 from dcganlib.__main__ import main
 from dcganlib.train import TrainConfig, resolve
 
@@ -254,9 +255,30 @@ def test_data_lists_classes_and_what_was_left_out(call, tmp_path):
     assert "classes  2, of 1 to 2 images" in said
     assert "left out cat/bad.png: is no picture" in said
     assert complaint.startswith("dcganlib: warning: 1 of 4 images")
+    assert "left out 1 of 4 images: 1 × is no picture" in said
+    assert "0  ape: 2 images" in said
+    assert "1  cat: 1 images" in said
     code, _, complaint = call(*arguments, "--strict", "--force")
     assert code == 2
     assert "cannot read the image" in complaint
+
+
+def test_data_replaces_no_picture_of_the_users_unless_told_to(call, image_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = Path(f"{image_folder.name}.png")
+    name.write_bytes(b"mine")
+    code, _, complaint = call("data", image_folder)
+    assert code == 2
+    assert f"{name} already exists; use --force" in complaint
+    assert name.read_bytes() == b"mine"
+    code, said, _ = call("data", image_folder, "--force")
+    assert code == 0
+    assert f"wrote {name}" in said
+    with Image.open(name) as picture:
+        assert picture.getexif()[pictures.SOFTWARE] == "dcganlib"
+    code, _, complaint = call("data", image_folder, "--out", tmp_path / "a.txt")
+    assert code == 2
+    assert "must end as a picture does" in complaint
 
 
 def test_data_tells_how_many_have_each_attribute_of_a_split(call, face_set, tmp_path):

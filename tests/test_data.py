@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data, fetch
+from dcganlib import data, fetch, pictures
 from dcganlib.data import load, make_loader, to_float, to_uint8
 
 
@@ -679,3 +679,114 @@ def test_labels_travel_with_their_images(rng):
 def test_labels_that_are_not_one_for_each_image_are_refused(labels):
     with pytest.raises(ValueError, match="labels must be int64, one for each of the 10 images, got"):
         data.make_loader(torch.zeros(10, 1, 16, 16, dtype=torch.uint8), 4, labels=labels)
+
+
+# What is taken for a class, and what for a name
+
+
+def test_class_folders_sort_as_numbers(tmp_path):
+    for k in range(12):
+        save(tmp_path / str(k) / "a.png", np.full((4, 4), 20 * k))
+    found = load(tmp_path, image_size=4, channels=1)
+    assert found.class_names == tuple(map(str, range(12)))
+    assert [20 * label for label in found.labels.tolist()] == found.images[:, 0, 0, 0].tolist()
+
+
+def test_images_beside_the_classes_are_said_to_hide_them(tmp_path):
+    for name in ("cat/a", "dog/b", "loose"):
+        save(tmp_path / f"{name}.png", np.zeros((4, 4)))
+    with pytest.warns(
+        UserWarning, match="not taken for classes, as 1 of its images lie.*loose.png"
+    ) as caught:
+        found = load(tmp_path)
+    assert caught[0].filename == __file__
+    assert found.labels is None
+    assert len(found) == 3
+
+
+def test_a_sheet_beside_the_classes_does_not_hide_them(tmp_path):
+    for name in ("cat/a", "dog/b"):
+        save(tmp_path / f"{name}.png", np.zeros((4, 4)))
+    pictures.save_sheet(Image.new("L", (8, 8)), tmp_path / "samples.png")
+    found = load(tmp_path, strict=True)
+    assert found.class_names == ("cat", "dog")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("around", ["", "pets"])
+def test_folders_that_look_like_splits_are_said_to_be_taken_for_classes(tmp_path, around):
+    base = tmp_path / "set"
+    for name in ("train/cat/a", "train/dog/b", "Test/cat/c"):
+        save(base / around / f"{name}.png", np.zeros((4, 4)))
+    with pytest.warns(UserWarning, match=r"the classes are the folders Test, train.*load \S*Test to have"):
+        assert load(base).class_names == ("Test", "train")
+    assert load(base / around / "train").class_names == ("cat", "dog")
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    for name in ("set/cat/a", "set/dog/b"):
+        save(tmp_path / f"{name}.png", np.zeros((4, 4)))
+    (tmp_path / "set" / "eel").mkdir()
+    (tmp_path / "set" / ".cache").mkdir()
+    with pytest.warns(UserWarning, match=r"1 folders of \S*set have no images and are no classes: eel"):
+        assert load(tmp_path).class_names == ("cat", "dog")
+
+
+def test_reasons_are_counted_and_so_are_other_files(tmp_path):
+    save(tmp_path / "a.png", np.zeros((4, 4)))
+    for name in ("b.png", "c.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "d.png").symlink_to(tmp_path / "gone")
+    with pytest.warns(UserWarning, match=r"3 of 4 images .*\(2 × is no picture.*; 1 × No such file"):
+        found = load(tmp_path)
+    assert found.others == ((".txt", 1),)
+    reasons = [(str(n), f"image file is truncated ({n:,} bytes not processed)") for n in (12, 1345)]
+    assert data.count_reasons(reasons) == ["2 × image file is truncated (N bytes not processed)"]
+
+
+def test_a_path_is_a_folder_whatever_its_name_and_the_other_meaning_is_said(tmp_path, monkeypatch):
+    save(tmp_path / "mnist-mini" / "a.png", np.zeros((4, 4)))
+    monkeypatch.chdir(tmp_path)
+    for here in (Path("mnist-mini"), Path("./mnist-mini"), "./mnist-mini", "mnist-mini/"):
+        assert not data.is_named(here)
+        assert len(load(here)) == 1
+        assert data.image_shape(here) == (3, 64)
+    with pytest.warns(
+        UserWarning, match=r"mnist-mini is taken for the set of that name; write \./mnist-mini"
+    ):
+        assert len(load("mnist-mini")) == 5000
+    with pytest.raises(ValueError, match="'celeba' is neither"):
+        load(Path("celeba"))
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(image_folder, idx_set, monkeypatch):
+    monkeypatch.setenv("HOME", str(image_folder.parent))
+    assert len(load(f"~/{image_folder.name}")) == len(load(Path("~", image_folder.name))) == 20
+    name, folder, _ = idx_set
+    monkeypatch.setenv("HOME", str(folder.parent))
+    for root in (f"~/{folder.name}", Path("~", folder.name)):
+        assert len(load(name, root=root)) == 12
+    monkeypatch.setenv("DCGANLIB_DATA", f"~/{folder.name}")
+    assert len(load(name)) == 12
+
+
+def test_every_set_and_path_has_a_title(tmp_path, monkeypatch):
+    place = tmp_path / "my.pictures"
+    (place / "inner").mkdir(parents=True)
+    (place / "inner" / "set.zip").write_bytes(b"")
+    monkeypatch.chdir(place / "inner")
+    monkeypatch.setenv("HOME", str(place))
+    names = {"mnist": "mnist", ".": "inner", "..": "my.pictures", "./": "inner", "~": "my.pictures"}
+    names |= {"set.zip": "set", Path("mnist"): "mnist", "/": "images", str(place) + "/": "my.pictures"}
+    assert {name: data.title(name) for name in names} == names
+
+
+@pytest.mark.parametrize("size", [14, 32])
+def test_a_set_that_is_resized_in_parts_is_as_one_that_is_resized_at_once(mnist_mini, monkeypatch, size):
+    from torchvision.transforms.v2.functional import resize
+
+    monkeypatch.setattr(data, "PART", 300 * size**2)
+    found = data._fit(mnist_mini, size, 3, 1000, 0)
+    chosen = data.sample(mnist_mini.labels, 5000, 1000)
+    expected = resize(mnist_mini.images[chosen], [size, size], antialias=True)
+    assert torch.equal(found.images, expected.expand(-1, 3, -1, -1))

@@ -23,8 +23,8 @@ WORDLESS = {
     *("ValueError('; '.join(differences))", "no_room(path, needed, error.errno)"),
     *("error", "zipfile.BadZipFile", "KeyboardInterrupt", "Stopped(stop, out, state.step)"),
     "ValueError(f'{path} {kind}. {about}'.rstrip())",
-    "ValueError(str(error) or type(error).__name__)",
-    "DownloadError(f'{error}. {advice}'.rstrip())",
+    *("ValueError(_reason(error))", "_SheetError(SHEET)", "reasons[0]"),
+    "DownloadError(f'{error}{kept}. {advice}'.rstrip())",
     "_TryAgainError(f'{type(error).__name__} after {got:,} bytes')",
     "files.no_room(out / 'checkpoint.pt', f'{needed:,}')",
 }

@@ -10,10 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 # Everything that needs torch is imported by the command that uses it, so that --help answers at once.
 
@@ -165,7 +162,7 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.fast is not False:
         fast.keep_memory()
-    names = ("batch_size", "g_lr", "d_lr", "beta1", "prior", "seed", "precision", "ema")
+    names = ("batch_size", "g_lr", "d_lr", "beta1", "beta2", "prior", "seed", "precision", "ema")
     names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with team.joined():
@@ -198,40 +195,38 @@ def _resume(options: argparse.Namespace) -> int:
     from dcganlib import fast, runs
 
     fast.keep_memory()
-    out = runs.resume(options.run, steps=options.steps, root=options.root, device=options.device)
+    out = runs.resume(
+        options.run, steps=options.steps, data=options.data, root=options.root, device=options.device
+    )
     if _is_first():
         print(f"wrote {out}")
     return 0
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from pathlib import Path
+    from dcganlib import files, runs
 
-    from dcganlib import runs
-
-    out = Path(options.out)
-    _check_picture(out)
-    runs.sample(options.run, options.n, seed=options.seed, label=options.label).save(out)
-    print(f"wrote {out}")
+    out = _path(options.out)
+    files.check_overwrite(out, options.force)
+    wanted = {"seed": options.seed, "columns": options.columns, "label": options.label}
+    print(f"wrote {runs.save_sample(options.run, out, options.n, **wanted)}")
     return 0
 
 
 def _classifier(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     import torch
     from tqdm.auto import tqdm
 
     import dcganlib
-    from dcganlib import classifier, data
+    from dcganlib import classifier, data, files
     from dcganlib.train import pick_device
 
     name, seed, epochs = options.name, options.seed, options.epochs
+    _check_numbers(epochs=(epochs, 10**6), seed=(seed, LARGEST_SEED))
     if name not in classifier.RECIPES:
         raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
-    out = Path(options.out or f"classifier-{name}.safetensors")
-    if out.exists():
-        raise ValueError(f"{out} is there already: name another file with --out")
+    out = _path(options.out or f"classifier-{name}.safetensors")
+    files.check_overwrite(out, options.force)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write {out}: the folder {out.parent} is not there")
     recipe, place = classifier.RECIPES[name], pick_device(options.device)
@@ -275,17 +270,38 @@ def _classifier(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from dcganlib.evaluation import evaluate
+LARGEST_SEED = 2**62 - 1
 
+
+def _check_numbers(**numbers: tuple[int | None, int]) -> None:
+    """Refuse numbers beyond what can be worked with: of each its value, and the most that it may be."""
+    for name, (value, most) in numbers.items():
+        least = int(name != "seed")
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} must be from {least} to {most:,}, got {value}")
+
+
+def _path(text: str) -> Path:
+    """A path, with the home folder in the place of a ~ that no shell has seen, as in --out=~/a.png."""
+    return Path(os.path.expanduser(text))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from dcganlib import files
+    from dcganlib.evaluation import evaluate, result_file
+
+    _check_numbers(draws=(options.draws, 10**6), seed=(options.seed, LARGEST_SEED))
+    out = result_file(options.run, options.out)
+    files.check_overwrite(out, options.force)
     found = evaluate(
         options.run,
         samples=options.samples,
         draws=options.draws,
         seed=options.seed,
+        data=options.data,
         root=options.root,
         device=options.device,
-        out=options.out,
+        out=out,
         plain=options.plain,
         inception=options.inception,
     )
@@ -301,7 +317,10 @@ def _info(options: argparse.Namespace) -> int:
         return _info_machine()
     found = runs.read(options.run)
     print(f"run           {found.folder}")
-    for name, value in found.config.items():
+    names = runs.read_config(options.run).class_names  # known also for older runs on the sets with names
+    for name, value in (found.config | ({"class_names": names} if names else {})).items():
+        if name == "class_names":
+            value = ", ".join(f"{number} {label}" for number, label in enumerate(names)) or "none"
         print(f"{name:<13} {value}")
     print(f"steps done    {found.history[-1]['step']:.0f}")
     last = found.history[-500:]
@@ -411,7 +430,6 @@ def _check_data() -> str:
 
 def _check_disk() -> str:
     import shutil
-    from pathlib import Path
 
     from dcganlib import files
 
@@ -493,7 +511,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     show.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
     show.add_argument("--out", help="picture to write (SET.png)")
-    show.add_argument("--force", action="store_true", help="replace the picture if it is there")
+    _add_force(show)
 
     train = commands.add_parser(
         "train", help="train on a set, into a new folder", description="Train on a set, into a new folder."
@@ -511,6 +529,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--g-lr", type=float, help="learning rate of the generator (0.0002)")
     train.add_argument("--d-lr", type=float, help="learning rate of the discriminator (0.0002)")
     train.add_argument("--beta1", type=float, help="decay of Adam's first moment (0.5)")
+    train.add_argument("--beta2", type=float, help="decay of Adam's second moment (0.999)")
     train.add_argument("--prior", help="normal or uniform (normal)")
     train.add_argument("--precision", help="float32, bfloat16 or float16 (what the device is fastest with)")
     train.add_argument(
@@ -554,6 +573,7 @@ def _parser() -> argparse.ArgumentParser:
     resume.set_defaults(command=_resume)
     resume.add_argument("run", metavar="DIR", help="folder of the run")
     resume.add_argument("--steps", type=int, help="new length, counted from the run's start (the run's own)")
+    _add_moved(resume)
     _add_place(resume)
 
     sample = commands.add_parser("sample", help="draw new images", description="Draw new images from a run.")
@@ -563,8 +583,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--n", type=int, default=64, help="number of images (%(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="of the latents (%(default)s)")
-    sample.add_argument("--label", type=int, help="class of all images, of a conditional run (each in turn)")
+    sample.add_argument("--columns", type=int, default=8, help="images in a row (%(default)s)")
+    sample.add_argument(
+        "--label",
+        help="class of all images, of a conditional run: its name, or its number as `dcganlib info DIR` "
+        "lists them; where both fit, the name counts (each class in turn)",
+    )
     sample.add_argument("--out", default="samples.png", help="file to write (%(default)s)")
+    _add_force(sample)
 
     classifier = commands.add_parser(
         "classifier",
@@ -576,6 +602,7 @@ def _parser() -> argparse.ArgumentParser:
     classifier.add_argument("--epochs", type=int, help="length in passes over the set (the stored one's)")
     classifier.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
     classifier.add_argument("--out", help="file to write (classifier-NAME.safetensors)")
+    _add_force(classifier)
     _add_place(classifier)
 
     evaluate = commands.add_parser(
@@ -599,6 +626,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", help="file to write (DIR/evaluation.json; for a stored run evaluation-NAME.json, here)"
     )
+    _add_force(evaluate)
+    _add_moved(evaluate)
     _add_place(evaluate)
 
     info = commands.add_parser(
@@ -628,6 +657,14 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own)")
     parser.add_argument("--crop", type=int, help="side of the centre square that is kept (the largest)")
     parser.add_argument("--count", type=int, help="use N images, a random sample (all; faces: draw N, 20000)")
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace a file that is already there")
+
+
+def _add_moved(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="where the run's images are now, if they were moved")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

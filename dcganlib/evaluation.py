@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -174,6 +175,7 @@ def evaluate(
     samples: int = 10_000,
     draws: int = 3,
     seed: int = 0,
+    data: str | Path | None = None,
     root: str | Path | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -192,6 +194,7 @@ def evaluate(
         samples: How many are drawn each time; no more than there are training images.
         draws: How often.
         seed: Of the first draw; the others follow it.
+        data: Where the run's images are now, if they were moved.
         root: Folder of the sets, as ``data.load`` takes it.
         device: As ``train.pick_device`` takes it.
         out: File to write; ``evaluation.json`` in the run's folder if absent, and for a stored run
@@ -212,11 +215,8 @@ def evaluate(
     for label, value, least in (("samples", samples, LEAST), ("draws", draws, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{label} must be at least {least}, got {value}")
-    found, settings = runs.read(run), runs.read_config(run)
-    stored = found.folder.parent == runs.PRETRAINED
-    file = Path(
-        out or (f"evaluation-{found.folder.name}.json" if stored else found.folder / "evaluation.json")
-    )
+    found, settings = runs.read(run), runs.moved(runs.read_config(run), data)
+    file = result_file(run, out)
     if file.is_dir() or not files.writable(file.parent):
         raise PermissionError(f"{file} cannot be written: name another file with --out")
     generator = found.generator if plain or found.averaged is None else found.averaged
@@ -259,6 +259,22 @@ def evaluate(
     )
     files.write_text(file, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def result_file(run: str | Path, out: str | Path | None = None) -> Path:
+    """Where ``evaluate`` writes.
+
+    Args:
+        run, out: As ``evaluate`` takes them.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+    """
+    if out:
+        return Path(os.path.expanduser(out))
+    folder = runs.find(run)
+    stored = folder.parent == runs.PRETRAINED
+    return Path(f"evaluation-{folder.name}.json") if stored else folder / "evaluation.json"
 
 
 def draw(generator: models.Generator, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -420,13 +436,11 @@ def _count(network: classifier.Classifier, seen: Seen) -> Tensor:
 
 def _sets(settings: runs.RunConfig, root: str | Path | None, seed: int) -> tuple[data.ImageSet, Tensor, str]:
     """The training set, the held-out images, and where these come from."""
-    asked: dict[str, Any] = {"root": root, "image_size": settings.image_size, "channels": settings.channels}
-    asked |= {"crop": settings.crop, "count": settings.count}
-    train = data.load(settings.data, **asked)
+    train = runs.load_data(settings, root)
     if "test" in data.SPLITS.get(settings.data, ()):
-        if settings.data != "faces":  # where a count is of all splits together
-            asked["count"] = None
-        return train, data.load(settings.data, split="test", **asked).images, "its test split"
+        # Of "faces" a count is of all splits together.
+        held_out = {"split": "test", "count": settings.count if settings.data == "faces" else None}
+        return train, runs.load_data(settings, root, **held_out).images, "its test split"
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     kept, out = order[len(train) // 2 :], order[: len(train) // 2]
     labels = None if train.labels is None else train.labels[kept]

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -87,6 +90,52 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
     if title is not None:
         ax.set_title(title)
     return ax
+
+
+def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, int]) -> None:
+    """Write a picture that comes strip by strip, as a PNG; no more than one strip is held in memory.
+
+    Args:
+        path: File to write; an older one is replaced when the new one is complete.
+        strips: Grey or RGB pictures, to lie below each other; all as wide as the whole.
+        size: Width and height of the whole.
+
+    Raises:
+        ValueError: The strips do not add up to the size.
+        OSError: The file cannot be written; what was at ``path`` is still there.
+
+    Source:
+        W3C, Portable Network Graphics, third edition; each row by the filter "sub".
+    """
+    width, height = size
+
+    def write(temporary: Path) -> None:
+        packer, rows, strip = zlib.compressobj(), 0, None
+        with open(temporary, "wb") as file:
+            for strip in strips:
+                if rows == 0:
+                    kind = 0 if strip.mode == "L" else 2  # grey, or RGB
+                    file.write(b"\x89PNG\r\n\x1a\n")
+                    file.write(_png_chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)))
+                pixels = np.asarray(strip).reshape(strip.height, strip.width, -1)
+                differences = pixels.copy()
+                differences[:, 1:] -= pixels[:, :-1]  # from the pixel on the left, modulo 256
+                lines = np.full((strip.height, 1 + differences[0].size), 1, np.uint8)  # 1 is the filter "sub"
+                lines[:, 1:] = differences.reshape(strip.height, -1)
+                file.write(_png_chunk(b"IDAT", packer.compress(lines.tobytes())))
+                rows += strip.height
+                if strip.width != width or rows > height:
+                    break
+            if strip is None or (strip.width, rows) != size:
+                raise ValueError(f"the strips must add up to {width} x {height} pixels")
+            file.write(_png_chunk(b"IDAT", packer.flush()) + _png_chunk(b"IEND", b""))
+
+    write_atomically(path, write)
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
 def plot_history(
@@ -179,14 +228,30 @@ def animate(
         raise ValueError(f"an animation ends in .gif or .webp, got {path.name!r}")
     if fps <= 0:
         raise ValueError(f"fps must be above 0, got {fps}")
-    pictures = [
+    pictures = (
         frame if isinstance(frame, Image.Image) else grid_image(frame, columns=columns) for frame in frames
-    ]
-    if not pictures:
+    )
+    first = next(pictures, None)
+    if first is None:
         raise ValueError("there are no frames to animate")
-    durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * max(hold, 1 / fps))]
-    options = {"save_all": True, "append_images": pictures[1:], "duration": durations, "loop": 0}
-    write_atomically(path, lambda temporary: pictures[0].save(temporary, **options))
+    durations: list[int] = []
+
+    def timed() -> Iterator[Image.Image]:
+        """The frames one by one, each once its duration is known; Pillow asks for that after the frame."""
+        held = first
+        for following in pictures:
+            durations.append(round(1000 / fps))
+            yield held
+            held = following
+        durations.append(round(1000 * max(hold, 1 / fps)))
+        yield held
+
+    def save(temporary: Path) -> None:
+        later = timed()
+        options = {"save_all": True, "append_images": later, "duration": durations, "loop": 0}
+        next(later).save(temporary, **options)
+
+    write_atomically(path, save)
     return path
 
 

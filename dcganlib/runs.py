@@ -9,7 +9,6 @@ a process trains, ``.lock`` says which.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -21,7 +20,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 import dcganlib
-from dcganlib import checkpoint, data, files, models, plot, team
+from dcganlib import checkpoint, data, files, history, models, plot, team
 from dcganlib.latent import sample_z
 from dcganlib.train import (
     StepRecord,
@@ -52,7 +51,15 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 DEFAULT_EPOCHS = 25
 GRID = 64  # images in a sample grid
-COLUMNS = ("step", "epoch", "d_loss", "g_loss", "d_real", "d_fake")  # of a history
+GAP = 2  # pixels between two of them
+BATCH = 512  # images drawn at a time
+FILM = 2**28  # pixels of a film, all frames together, which Pillow holds in memory
+MOST = 10**9  # what no number of steps, pixels or images exceeds
+MOST_SAMPLES = 10**6
+SEEDS = 2**62
+ALLOCATION = "out of memory|allocate memory|DefaultCPUAllocator|ALLOC_FAILED|overflow"
+STARTED = ("averaged", "checkpoint.pt", "config.json", "real.png", "samples")  # all that a start writes
+LONGEST_SIDE = {"GIF": 65_535, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a picture, by format
 REPORT = 20  # steps between two looks at the losses, for which a GPU must catch up
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -85,6 +92,11 @@ class RunConfig:
         crop, count: As given to ``data.load``.
         classes: Kinds of label that both networks are told; 0 where they are told none.
         contents: How many images the set had, of which shape, and a checksum; None in older runs.
+        class_names: Names of the labels 0, 1, ...; empty where the networks are told none, and in older runs
+            on a folder.
+
+    Raises:
+        ValueError: A value is of another type, or out of range.
     """
 
     data: str
@@ -100,6 +112,28 @@ class RunConfig:
     count: int | None = None
     classes: int = 0
     contents: str | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("data", "architecture", "contents"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name, value) != ("contents", None):
+                raise ValueError(f"{name} must be a text, got {value!r}")
+        for name in ("steps", "image_size", "channels", "checkpoint_every", "sample_every"):
+            _check_whole(name, getattr(self, name))
+        for name in ("base_channels", "crop", "count"):
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name))
+        _check_whole("classes", self.classes, 0)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
+        if not isinstance(self.train, TrainConfig):
+            raise ValueError(f"train must be a TrainConfig, got {self.train!r}")
+        names = self.class_names
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"class_names must be a tuple of texts, got {names!r}")
+        if names and len(names) != self.classes:
+            raise ValueError(f"class_names must be one for each of the {self.classes} classes, got {names!r}")
 
 
 @dataclass(frozen=True)
@@ -127,8 +161,26 @@ class Run:
         return webp if webp.is_file() else self.folder / "samples.gif"
 
 
+@contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Undo what the caller may have set for all of torch: no gradients, another default type or device."""
+    dtype = torch.get_default_dtype()
+    elsewhere = torch.empty(0).device.type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.device("cpu") if elsewhere else nullcontext(),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@_usual_torch()
 def run(
-    name_or_folder: str,
+    name_or_folder: str | Path,
     out: str | Path | None = None,
     *,
     architecture: str | None = None,
@@ -153,7 +205,8 @@ def run(
 
     Ctrl-C, SIGTERM and SIGHUP let the step come to its end and save it; a second one breaks off at once, with
     the last checkpoint to go on from. The losses are looked at each step on the CPU and every 20 steps on a
-    GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept.
+    GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept. A run
+    that fails before its first step is complete leaves no folder.
 
     Args:
         name_or_folder: A set, as ``data.load`` takes it.
@@ -177,86 +230,100 @@ def run(
     Raises:
         ValueError, FileNotFoundError: The data, the networks or a number are not as they should be, or the
             folder already holds a run. Raised before any training.
+        ValueError: The networks cannot be compiled, as where there is no C++ compiler.
         OSError: Nothing can be written there, the disk is too full, or another process is writing there.
         FloatingPointError: A loss or a weight is NaN or infinite; the message names it, its step and why.
-        MemoryError: A step does not fit into the device's memory.
+        MemoryError: The networks or a step do not fit into the device's memory.
         Stopped: A signal stopped the run.
     """
     config = config or TrainConfig()
+    source = name_or_folder if _is_set(name_or_folder) else _expanded(name_or_folder)
     with team.joined(), ExitStack() as stack:
         with team.agreed():
-            _refuse_lengths(steps, epochs, checkpoint_every, sample_every)
-            if architecture is not None and architecture not in models.ARCHITECTURES:
-                raise ValueError(
-                    f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}"
-                )
-            colours, size = data.image_shape(name_or_folder, image_size=image_size, channels=channels)
+            if steps is not None and epochs is not None:
+                raise ValueError("give steps or epochs, not both")
+            _check_whole("epochs", DEFAULT_EPOCHS if epochs is None else epochs)
+            colours, size = data.image_shape(source, image_size=image_size, channels=channels)
             small = "paper-mnist-conditional" if conditional else "dcgan-28"
             architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
-            asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
-            load = partial(data.load, name_or_folder, **asked)
-            found, classes = None, 0
-            if conditional or models.ARCHITECTURES[architecture].classes:
-                if name_or_folder not in data.NAMES:  # the folder's own sub-folders say
-                    found = team.in_turn(load)
-                classes = _count_classes(name_or_folder, found)
-            out = Path(out or f"runs/{Path(name_or_folder).stem}-{architecture}")
-            team.share(config.batch_size)
-            again = team.restarted()
-            if team.rank() == 0:
-                if not (again and (out / "config.json").is_file()):
-                    _refuse_used(out)
-                _refuse_read_only(out)
-            generator, discriminator = models.build(
-                architecture,
-                image_size=size,
-                channels=colours,
-                base_channels=base_channels,
-                classes=classes,
-                rng=_rng(config.seed, 0),
-            )
-            place = team.place(pick_device(device))
-            config = team.first(lambda: resolve(config, place))  # the same on machines that differ
-            state = start(generator.to(place), discriminator.to(place), config)
-            if team.rank() == 0:
-                _refuse_full_disk(out, state)
-            found = found or team.in_turn(load)
-            loader = _loader(found, config, classes, place)
-            steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
-            check_length(config, steps)
-            folder = Path(name_or_folder)
             settings = RunConfig(
-                str(name_or_folder) if str(name_or_folder) in data.NAMES else str(folder.resolve()),
+                source if _is_set(source) else str(source.resolve()),
                 architecture,
-                steps,
+                1 if steps is None else steps,
                 size,
                 colours,
                 base_channels,
                 checkpoint_every,
-                sample_every or max(1, steps // 60),
+                1 if sample_every is None else sample_every,
                 config,
                 crop,
                 count,
-                classes,
-                team.first(lambda: _contents(found)),
+            )
+            if architecture not in models.ARCHITECTURES:
+                raise ValueError(
+                    f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}"
+                )
+            asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
+            load = partial(data.load, source if isinstance(name_or_folder, Path) else str(source), **asked)
+            found = None
+            if conditional or models.ARCHITECTURES[architecture].classes:
+                if not _is_set(source):  # the folder's own sub-folders say
+                    found = team.in_turn(load)
+                names = _class_names(source, found)
+                settings = replace(settings, classes=len(names), class_names=names)
+            out = _expanded(out) if out else Path("runs", f"{_run_name(source)}-{architecture}")
+            team.share(config.batch_size)
+            again = team.restarted()
+            if team.rank() == 0:
+                _refuse_source(out, source)
+                if not (again and (out / "config.json").is_file()):
+                    _refuse_used(out)
+                _refuse_read_only(out)
+            place = team.place(pick_device(device))
+            _refuse_too_large(settings, place)
+            pair = _build(settings, rng=_rng(config.seed, 0))
+            config = team.first(lambda: resolve(config, place))  # the same on machines that differ
+            state = start(*(network.to(place) for network in pair), config)
+            if team.rank() == 0:
+                _refuse_full_disk(out, state)
+            found = found or team.in_turn(load)
+            loader = _loader(found, config, settings.classes, place)
+            steps = steps or (epochs or DEFAULT_EPOCHS) * len(loader)
+            check_length(config, steps)
+            settings = replace(
+                settings,
+                steps=steps,
+                sample_every=sample_every or max(1, steps // 60),
+                train=config,
+                contents=team.first(lambda: _contents(found)),
             )
             check_loader(state, loader)
             if team.rank() == 0:
-                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_made(out))
             check = stack.enter_context(_locked(out))
             begun = again and team.first(lambda: _is_of(out, settings))
+            log, writes = None, team.rank() == 0
             if begun and team.first(lambda: any(out.glob("checkpoint*.pt"))):
-                state, history = _load_everywhere(out, place)
-            else:
-                history = []
-                if team.rank() == 0:
-                    _furnish(out, settings, loader, begun)
-        _advance(out, settings, state, loader, history, check)
+                state, kept = _load_everywhere(out, place)
+                log = history.resume(out / "history.csv", state.step, kept) if writes else None
+            elif writes:
+                if not begun:
+                    _refuse_used(out)  # as another process may have begun there meanwhile
+                stack.enter_context(_undone(out, state))
+                _furnish(out, settings, loader)
+                log = history.History(out / "history.csv")
+        _advance(out, settings, state, loader, log, check)
     return out
 
 
+@_usual_torch()
 def resume(
-    folder: str | Path, *, steps: int | None = None, root: str | Path | None = None, device: str = "auto"
+    folder: str | Path,
+    *,
+    steps: int | None = None,
+    data: str | Path | None = None,
+    root: str | Path | None = None,
+    device: str = "auto",
 ) -> Path:
     """Go on from a run's last checkpoint, as if it had never stopped; under torchrun with all its processes.
 
@@ -266,6 +333,7 @@ def resume(
     Args:
         folder: The run's folder.
         steps: New length of the run, counted from its start; its own if absent.
+        data: Where the run's images are now, if they were moved; kept with the run.
         root: Folder of the sets, as ``data.load`` takes it.
         device: As ``train.pick_device`` takes it.
 
@@ -273,13 +341,16 @@ def resume(
         The folder.
 
     Raises:
-        ValueError, FileNotFoundError: The folder holds no run that can go on, or the data are not to be had.
+        ValueError, FileNotFoundError: The folder holds no run that can go on, the data are not to be had, or
+            their classes are others than the run was trained on.
         OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
     """
-    folder = Path(folder)
+    folder = _expanded(folder)
     with team.joined(), ExitStack() as stack:
         with team.agreed():
-            settings = team.first(lambda: read_config(folder))
+            if steps is not None:
+                _check_whole("steps", steps)
+            settings = moved(team.first(lambda: read_config(folder)), data)
             place = team.place(pick_device(device))
             if settings.train.sync_batch_norm:
                 team.check_sync(place)
@@ -288,7 +359,7 @@ def resume(
                     raise FileNotFoundError(f"{folder} has no checkpoint.pt to go on from")
                 _refuse_read_only(folder)
             check = stack.enter_context(_locked(folder))
-            state, history = _load_everywhere(folder, place)
+            state, kept = _load_everywhere(folder, place)
             _refuse_other(folder, settings, state)
             target = settings.steps if steps is None else steps
             if target < state.step:
@@ -299,61 +370,222 @@ def resume(
             if team.rank() == 0:
                 _refuse_full_disk(folder, state)
             check_length(state.config, target)
-            load = partial(
-                data.load,
-                settings.data,
-                root=root,
-                image_size=settings.image_size,
-                channels=settings.channels,
-                crop=settings.crop,
-                count=settings.count,
-            )
-            found = team.in_turn(load)
+            found = team.in_turn(lambda: load_data(settings, root))
             loader = _loader(found, state.config, settings.classes, place)
             contents = team.first(lambda: _contents(found))
-            if contents != (settings.contents or contents):
+            if contents == (settings.contents or contents):
+                names = found.class_names if settings.classes else ()  # which older runs do not have
+                settings = replace(settings, contents=contents, class_names=names)
+            else:
                 warnings.warn(
                     f"{settings.data} has changed since {folder} began: it was {settings.contents}, it is "
                     f"{contents}. Going on with what is there now",
-                    stacklevel=2,
+                    stacklevel=4,
                 )
-            settings = replace(settings, steps=target, contents=settings.contents or contents)
+            settings = replace(settings, steps=target)
+            log = None
             if team.rank() == 0:
                 _write_config(folder, settings)
-        _advance(folder, settings, state, loader, history, check)
+                log = history.resume(folder / "history.csv", state.step, kept)
+        _advance(folder, settings, state, loader, log, check)
     return folder
 
 
+@_usual_torch()
 def sample(
-    folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8, label: int | None = None
+    folder: str | Path, n: int = 64, *, seed: int = 0, columns: int = 8, label: int | str | None = None
 ) -> Image.Image:
     """Draw new images from a run's generator, the averaged one where there is one.
 
     Args:
         folder: The run's folder.
-        n: Number of images, at least 1.
-        seed: Of the latents; the same seed gives the same images.
+        n: Number of images, from 1 to a million.
+        seed: Of the latents, from 0 to below 2**62; the same seed gives the same images.
         columns: Images in a row.
-        label: Class of all images, of a conditional run; if absent, the classes take turns.
+        label: Class of all images, of a conditional run, as a number or a name; if absent, the classes take
+            turns. A text that is the name of a class stands for that class also where it looks like a number.
 
     Returns:
         A picture of the grid.
 
     Raises:
         ValueError, FileNotFoundError: The folder holds no trained generator, or a number is out of range.
+        MemoryError: The picture does not fit into memory; ``save_sample`` needs far less.
     """
-    found = read(folder)
+    with _fits(f"n {n}", "lower n"):
+        return _join(*_sheet(folder, n, seed, columns, label))
+
+
+@_usual_torch()
+def save_sample(
+    folder: str | Path,
+    path: str | Path,
+    n: int = 64,
+    *,
+    seed: int = 0,
+    columns: int = 8,
+    label: int | str | None = None,
+) -> Path:
+    """Draw new images into a file, as ``sample`` does. A PNG is written part by part, in little memory.
+
+    Args:
+        folder, n, seed, columns, label: As ``sample`` takes them.
+        path: File to write, in a format that Pillow writes; an older one is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError, FileNotFoundError: As ``sample`` does; or the format is unknown, or too small for so many
+            images.
+        MemoryError: The picture does not fit into memory.
+        OSError: The file cannot be written.
+    """
+    path = _expanded(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"--out must end as a picture does, such as .png, got {path.name!r}")
+    with _fits(f"n {n}", "lower n, or write a .png"):
+        size, strips = _sheet(folder, n, seed, columns, label)
+        longest = LONGEST_SIDE.get(kind, 2**31 - 1)
+        if max(size) > longest:
+            raise ValueError(
+                f"a {path.suffix} has at most {longest:,} pixels on a side, and {n:,} images in rows of "
+                f"{columns} take {size[0]:,} x {size[1]:,}: write a .png, or choose other columns"
+            )
+        if kind == "PNG":
+            plot.write_png(path, strips, size)
+        else:
+            files.write_atomically(path, lambda temporary: _join(size, strips).save(temporary))
+    return path
+
+
+def moved(settings: RunConfig, to: str | Path | None) -> RunConfig:
+    """The settings of a run whose images lie elsewhere now.
+
+    Args:
+        settings: The run's.
+        to: Where the images are, or None where they are where they were.
+    """
+    if to is None:
+        return settings
+    return replace(settings, data=to if _is_set(to) else str(_expanded(to).resolve()))
+
+
+def load_data(settings: RunConfig, root: str | Path | None = None, **changes: Any) -> data.ImageSet:
+    """Load the images that a run is trained on.
+
+    Args:
+        settings: The run's.
+        root: Folder of the sets, as ``data.load`` takes it.
+        changes: Options of ``data.load`` to take in place of the run's.
+
+    Raises:
+        FileNotFoundError: They are not where they were.
+        ValueError: Their classes are others than the run was trained on.
+    """
+    if not _is_set(settings.data) and not Path(settings.data).exists():
+        raise FileNotFoundError(
+            f"the run's images are not in {settings.data}: if they were moved, say with --data where they are"
+        )
+    names = ("image_size", "channels", "crop", "count")
+    asked = {name: getattr(settings, name) for name in names}
+    found = data.load(settings.data, root=root, **(asked | changes))
+    if settings.classes:
+        _check_classes(settings, found)
+    return found
+
+
+def _check_classes(settings: RunConfig, found: data.ImageSet) -> None:
+    """Refuse classes that are no longer those of the run: their labels would mean something else."""
+    now, before = found.class_names, settings.class_names
+    if before and now != before:
+        differences = [f"{name!r} is gone" for name in before if name not in now]
+        differences += [f"{name!r} is new" for name in now if name not in before]
+        raise ValueError(
+            f"the classes of {settings.data} are {_listed(now)}; the run was trained on {_listed(before)} "
+            f"({', '.join(differences) or 'in another order'}): bring the folders back to that"
+        )
+    if len(now) != settings.classes:
+        raise ValueError(
+            f"{settings.data} has {len(now)} classes ({_listed(now)}), the run was trained on "
+            f"{settings.classes}: bring the folders back to that"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a row, of many the first ones."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
+
+
+Strips = Iterator[Image.Image]
+
+
+def _sheet(
+    folder: str | Path, n: int, seed: int, columns: int, label: int | str | None
+) -> tuple[tuple[int, int], Strips]:
+    """A grid of samples: its size, and its strips from top to bottom, drawn as they are asked for."""
+    _check_whole("n", n, most=MOST_SAMPLES)
+    _check_whole("columns", columns)
+    _check_whole("seed", seed, 0, SEEDS - 1)
+    found, settings = read(folder), read_config(folder)  # an older run's own config does not name the prior
     generator = found.averaged or found.generator
-    prior = read_config(folder).train.prior  # an older run does not name it
-    if label is not None and not generator.classes:
-        raise ValueError(f"label must be absent: the run has no classes, got {label}")
-    if label is not None and not 0 <= label < generator.classes:
-        raise ValueError(f"label must be from 0 to {generator.classes - 1}, got {label}")
-    z = sample_z(n, generator.latent_dim, prior=prior, rng=torch.Generator().manual_seed(seed))
+    number = _label_number(label, generator.classes, settings.class_names)
+    rng = torch.Generator().manual_seed(seed)
+    z = sample_z(n, generator.latent_dim, prior=settings.train.prior, rng=rng)
     labels = None
     if generator.classes:
-        labels = torch.arange(n) % generator.classes if label is None else torch.full((n,), label)
-    return plot.grid_image(models.generate(generator, z, labels), columns=columns)
+        labels = torch.arange(n) % generator.classes if number is None else torch.full((n,), number)
+    columns = min(columns, n)
+    side, rows = generator.image_size + GAP, -(-n // columns)
+    return (columns * side - GAP, rows * side - GAP), _strips(generator, z, labels, columns)
+
+
+def _strips(
+    generator: models.Generator, z: torch.Tensor, labels: torch.Tensor | None, columns: int
+) -> Strips:
+    """Rows of the grid of samples; the gap between two strips is part of the upper one."""
+    waiting: list[torch.Tensor] = []
+    for begin in range(0, len(z), BATCH):
+        part = slice(begin, begin + BATCH)
+        images = models.generate(generator, z[part], None if labels is None else labels[part])
+        waiting.append(data.to_uint8(images).cpu())
+        last, there = part.stop >= len(z), sum(map(len, waiting))
+        if not last and there < columns:
+            continue
+        images = torch.cat(waiting)
+        whole = there if last else there // columns * columns
+        waiting = [images[whole:]]
+        grid = plot.grid_image(images[:whole], columns=columns, gap=GAP)
+        width = columns * (generator.image_size + GAP) - GAP
+        strip = Image.new(grid.mode, (width, grid.height + (0 if last else GAP)), "#808080")
+        strip.paste(grid)
+        yield strip
+
+
+def _join(size: tuple[int, int], strips: Strips) -> Image.Image:
+    first = next(strips)
+    sheet, top = Image.new(first.mode, size), first.height
+    sheet.paste(first)
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet
+
+
+def _label_number(label: int | str | None, classes: int, names: Sequence[str]) -> int | None:
+    """The number of a class that is given by its name or its number; a name goes first."""
+    if label is None:
+        return None
+    if not classes:
+        raise ValueError(f"label must be absent: the run has no classes, got {label}")
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    number = int(label) if isinstance(label, str) and re.fullmatch("[0-9]{1,9}", label) else label
+    if type(number) is not int or not 0 <= number < classes:
+        known = f", or the name of a class ({_listed(names)})" if names else ""
+        raise ValueError(f"label must be from 0 to {classes - 1}{known}, got {label!r}")
+    return number
 
 
 def read(folder: str | Path) -> Run:
@@ -366,25 +598,31 @@ def read(folder: str | Path) -> Run:
         FileNotFoundError: There is no such folder, or a file of the run is missing.
         ValueError: A file of the run is damaged.
     """
-    folder = _find(folder)
+    folder = find(folder)
     plain, smooth = folder / "generator.safetensors", folder / "averaged.safetensors"
     averaged = checkpoint.load_generator(smooth)[0] if smooth.is_file() else None
     kept_alone = averaged is not None and not plain.is_file()
     generator = averaged if kept_alone else checkpoint.load_generator(plain)[0]
-    history_file = folder / "history.csv"
-    if not history_file.is_file():
-        raise FileNotFoundError(f"{folder} has no history.csv")
-    try:
-        with open(history_file, newline="", encoding="utf-8") as file:
-            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        lost = [name for name in COLUMNS if history and name not in history[0]]
-        if lost:
-            raise ValueError(f"it has no column {lost[0]}")
-    except (ValueError, TypeError, csv.Error) as error:  # not a number, a row too short or too long, not text
-        raise ValueError(f"{history_file} is damaged: {error}") from error
-    if not history:
-        raise ValueError(f"{history_file} is damaged: it has no rows")
-    return Run(folder, _parse_config(folder / "config.json")[0], history, generator, averaged)
+    rows = history.read(folder / "history.csv")
+    return Run(folder, _parse_config(folder / "config.json")[0], rows, generator, averaged)
+
+
+def find(folder: str | Path) -> Path:
+    """A run's folder, given by its path or by the name of a stored run.
+
+    Args:
+        folder: The path or the name.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+    """
+    named = PRETRAINED / str(folder) if re.fullmatch(r"[\w-]+", str(folder)) else None
+    path = _expanded(folder)
+    if named and (named / "config.json").is_file() and not (path / "config.json").is_file():
+        return named  # a folder that only happens to have the name is no run
+    if path.is_dir():
+        return path
+    raise FileNotFoundError(f"there is no run {folder}; the stored ones are {', '.join(stored()) or 'none'}")
 
 
 def read_config(folder: str | Path) -> RunConfig:
@@ -397,7 +635,7 @@ def read_config(folder: str | Path) -> RunConfig:
         FileNotFoundError: There is no such run.
         ValueError: The file is damaged, or a setting is missing or out of range.
     """
-    return _parse_config(_find(folder) / "config.json")[1]
+    return _parse_config(find(folder) / "config.json")[1]
 
 
 def _parse_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
@@ -405,9 +643,12 @@ def _parse_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
     content = _read_json(path)
     try:
         told = {name: value for name, value in content.items() if name != "version"}
-        settings = RunConfig(**{**told, "train": TrainConfig(**told["train"])})
-        _check_settings(settings)
-        return content, settings
+        names = told.get("class_names")
+        if names is None and told.get("classes"):  # an older run, whose set may have names of its own
+            known = data.CLASSES.get(told["data"], ())
+            names = known if len(known) == told["classes"] else ()
+        names = tuple(names) if isinstance(names, list) else names or ()
+        return content, RunConfig(**{**told, "train": TrainConfig(**told["train"]), "class_names": names})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {error})") from error
 
@@ -443,23 +684,23 @@ def _advance(
     settings: RunConfig,
     state: TrainState,
     loader: data.Loader,
-    history: Sequence[dict[str, float]],
+    log: history.History | None,
     check: Callable[[], None],
 ) -> None:
     """Train up to ``settings.steps``, leaving the folder complete at each checkpoint.
 
-    In a group all train, and the first writes. What it writes it has all wait for, so that a full disk ends
-    all; and all stop after the same step.
+    In a group all train, and the first, which alone has the ``log``, writes. What it writes it has all wait
+    for, so that a full disk ends all; and all stop after the same step.
     """
-    writes = team.rank() == 0
+    writes = log is not None
     fixed = _fixed_latents(state)
-    rows: list[StepRecord | dict[str, float]] = list(history)
-    with team.agreed():
+    unsaved: list[StepRecord] = []
+    with _compiled(settings.train), team.agreed():
         if writes and state.step == 0:
             _draw(out, state, *fixed)
             checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
         elif writes:
-            _publish(out, state, rows)  # which a kill right after the checkpoint left undone
+            _publish(out, state, log)  # which a kill right after the checkpoint left undone
     batch = state.config.batch_size
     on_cpu = loader.device.type == "cpu"
     progress = tqdm(
@@ -469,13 +710,13 @@ def _advance(
         unit_scale=True,
         disable=not writes,
     )
-    with progress as bar, _signals() as caught:
+    with progress as bar, _signals() as caught, _compiled(settings.train):
         if writes:
             bar.write(_setting(state.config, loader.device), sys.stderr)
         if writes and team.size() > 1:
             bar.write(f"{team.size()} processes, {loader.share} images each, {batch} in a step", sys.stderr)
         for record in train(state, loader, settings.steps):
-            rows.append(record)
+            unsaved.append(record)
             bar.update(batch)
             look = on_cpu or record.step % REPORT == 0
             asked = caught[0] if caught else 0
@@ -484,7 +725,7 @@ def _advance(
             save = stop > 0 or last or record.step % settings.checkpoint_every == 0
             draw = last or record.step % settings.sample_every == 0
             if look or save:
-                check_finite(rows[-1:] if on_cpu else rows[-REPORT:])
+                check_finite(unsaved[-1:] if on_cpu else unsaved[-REPORT:])
             if record.step % REPORT == 0:
                 bar.set_postfix(
                     step=record.step, d_loss=f"{record.d_loss:.3f}", g_loss=f"{record.g_loss:.3f}"
@@ -496,11 +737,11 @@ def _advance(
                     if writes and draw:
                         _draw(out, state, *fixed)
                     if writes and save:
-                        _save(out, state, rows)
-                        said = _report(rows[-settings.checkpoint_every :], bar.format_dict["rate"])
-                        bar.write(said, sys.stderr)
-            if save and not writes:
-                rows.clear()
+                        rows = [one.as_dict() for one in unsaved]
+                        _save(out, state, log, rows)
+                        bar.write(_report(rows, bar.format_dict["rate"]), sys.stderr)
+            if save:
+                unsaved.clear()
             if stop:
                 raise Stopped(stop, out, state.step)
     with team.agreed():
@@ -508,11 +749,44 @@ def _advance(
             _film(out)
 
 
+@contextmanager
+def _compiled(config: TrainConfig) -> Iterator[None]:
+    """Say in one line why ``torch.compile`` failed, which happens when a network is first used."""
+    try:
+        yield
+    except Exception as error:
+        if not config.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        if "InvalidCxxCompiler" in str(error):
+            raise ValueError(
+                "--compile needs a C++ compiler, and torch found none: install g++ or clang++, or leave out "
+                "--compile"
+            ) from error
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"torch.compile failed ({reason}): leave out --compile") from error
+
+
 def _film(out: Path) -> None:
+    """Join the grids to a film; of more than a film can hold, some at even distances."""
     for name in ("samples", "averaged"):
-        frames = [Image.open(path) for path in sorted((out / name).glob("step_*.png"))]
-        if frames:
-            plot.animate(frames, out / f"{name}.gif")
+        paths = sorted((out / name).glob("step_*.png"), key=_step)
+        if paths:
+            with Image.open(paths[0]) as first:
+                room = max(2, FILM // (first.width * first.height))
+            if len(paths) > room:
+                paths = [paths[i * (len(paths) - 1) // (room - 1)] for i in range(room)]
+            plot.animate(map(_opened, paths), out / f"{name}.gif")
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.copy()
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """For sorting: the step of a grid, whose name has as many digits as it takes."""
+    digits = path.stem.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else 0, path.name
 
 
 @contextmanager
@@ -575,21 +849,26 @@ def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor, labels: torch.Ten
             files.write_atomically(out / name / f"step_{state.step:06d}.png", picture.save)
 
 
-def _save(out: Path, state: TrainState, rows: list[StepRecord | dict[str, float]]) -> None:
-    """Write checkpoint, weights and history; the checkpoint first, since only it is needed to go on."""
-    rows[:] = [row.as_dict() if isinstance(row, StepRecord) else row for row in rows]
-    checkpoint.save(out / "checkpoint.pt", state, rows, previous=out / "checkpoint-previous.pt")
-    _publish(out, state, rows)
+def _save(out: Path, state: TrainState, log: history.History, rows: Sequence[history.Row]) -> None:
+    """Write the new rows, then the checkpoint that counts them, then what readers look at."""
+    log.append(rows)
+    checkpoint.save(out / "checkpoint.pt", state, previous=out / "checkpoint-previous.pt")
+    _publish(out, state, log)
 
 
-def _publish(out: Path, state: TrainState, rows: list[dict[str, float]]) -> None:
-    """Write what a reader of the folder looks at: weights, history and its picture."""
+def _publish(out: Path, state: TrainState, log: history.History) -> None:
+    """Write what a reader of the folder looks at: weights, and a picture of the losses."""
     checkpoint.save_generator(out / "generator.safetensors", state.generator, step=state.step)
     if state.averaged is not None:
         checkpoint.save_generator(out / "averaged.safetensors", state.averaged, step=state.step)
-    lines = [",".join(rows[0])] + [",".join(_digits(value) for value in row.values()) for row in rows]
-    files.write_text(out / "history.csv", "\n".join(lines) + "\n")
-    plot.save_history(rows, out / "losses.png", smooth=min(100, len(rows)))
+    if log.points:
+        _draw_losses(out / "losses.png", log)
+
+
+def _draw_losses(path: Path, log: history.History) -> None:
+    """Draw the losses; the running mean is over about 100 steps."""
+    points = log.points
+    plot.save_history(points, path, smooth=max(1, min(100 // log.stride, len(points))))
 
 
 def _load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[dict[str, float]]]:
@@ -639,14 +918,7 @@ def _locked(folder: Path) -> AbstractContextManager[Callable[[], None]]:
 
 def _refuse_other(folder: Path, settings: RunConfig, state: TrainState) -> None:
     """Refuse a checkpoint that is not of the run that config.json describes; list what differs."""
-    pair = models.build(
-        settings.architecture,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        base_channels=settings.base_channels,
-        classes=settings.classes,
-        device="meta",  # shapes alone
-    )
+    pair = _build(settings, device="meta")  # shapes alone
     told, found = _facts(settings.train, pair), _facts(state.config, (state.generator, state.discriminator))
     differences = [
         f"{name} {found.get(name)}, not {told.get(name)}"
@@ -670,11 +942,6 @@ def _facts(config: TrainConfig, pair: Sequence[models.Generator | models.Discrim
     return facts
 
 
-def _digits(value: float) -> str:
-    """A whole number in full, any other with six digits."""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
 def _write_config(out: Path, settings: RunConfig) -> None:
     text = json.dumps({"version": dcganlib.__version__, **asdict(settings)}, indent=2) + "\n"
     files.write_text(out / "config.json", text)
@@ -690,33 +957,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings")
     return content
-
-
-def _check_settings(settings: RunConfig) -> None:
-    """Refuse settings that no run has; those of the networks are left to ``models.build``."""
-    for name in ("data", "architecture", "contents"):
-        value = getattr(settings, name)
-        if not isinstance(value, str) and (name, value) != ("contents", None):
-            raise ValueError(f"{name} must be a text, got {value!r}")
-    needed = ("steps", "image_size", "channels", "checkpoint_every", "sample_every")
-    for name in (*needed, "base_channels", "crop", "count", "classes"):
-        value = getattr(settings, name)
-        if value is None and name not in (*needed, "classes"):
-            continue
-        if type(value) is not int:
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
-        if value < (name != "classes"):
-            raise ValueError(f"{name} must be at least {int(name != 'classes')}, got {value}")
-
-
-def _find(folder: str | Path) -> Path:
-    """A run's folder, given by path or by the name of a stored run."""
-    named = PRETRAINED / str(folder) if re.fullmatch(r"[\w-]+", str(folder)) else None
-    if named and (named / "config.json").is_file() and not (Path(folder) / "config.json").is_file():
-        return named  # a folder that only happens to have the name is no run
-    if Path(folder).is_dir():
-        return Path(folder)
-    raise FileNotFoundError(f"there is no run {folder}; the stored ones are {', '.join(stored()) or 'none'}")
 
 
 def _loader(found: data.ImageSet, config: TrainConfig, classes: int, place: torch.device) -> data.Loader:
@@ -735,44 +975,166 @@ def _contents(found: data.ImageSet) -> str:
     return f"{count:,} images of {'x'.join(map(str, shape))}, crc32 {checksum:08x}"
 
 
-def _furnish(out: Path, settings: RunConfig, loader: data.Loader, begun: bool) -> None:
-    """Write what a run's folder holds before the first step; ``begun`` if an earlier try may have done so."""
-    if not begun:
-        _refuse_used(out)  # as another process may have begun there meanwhile
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Make a folder, and those above it; where what follows fails, take away again what is left empty."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the folder holds something, or is gone
+            for folder in new:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _undone(out: Path, state: TrainState) -> Iterator[None]:
+    """Take away the files of a start that failed before its first step was complete."""
+    try:
+        yield
+    except BaseException as error:
+        if state.step > 0:
+            raise
+        _clear(out)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(
+                "interrupted before the first step was complete; nothing is kept"
+            ) from error
+        raise
+
+
+def _clear(out: Path) -> None:
+    for name in STARTED:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+
+
+def _furnish(out: Path, settings: RunConfig, loader: data.Loader) -> None:
+    """Write what a run's folder holds before the first step; an earlier try may have left some of it."""
+    _clear(out)
+    (out / "history.csv").unlink(missing_ok=True)
     _write_config(out, settings)
     for name in ("samples", "averaged") if settings.train.ema else ("samples",):
-        (out / name).mkdir(exist_ok=begun)
+        (out / name).mkdir()
     files.write_atomically(out / "real.png", plot.grid_image(data.to_float(loader.images[:GRID])).save)
 
 
-def _count_classes(name: str, found: data.ImageSet | None) -> int:
-    """How many kinds of label a set has, which is not loaded yet where its name tells."""
-    classes = len(found.class_names if found else data.CLASSES.get(name, ()))
-    if not classes:
+def _class_names(source: str | Path, found: data.ImageSet | None) -> tuple[str, ...]:
+    """Names of a set's labels, which is not loaded yet where its name tells."""
+    names = tuple(found.class_names if found else data.CLASSES.get(source, ()))
+    if not names:
         raise ValueError(
-            f"{name} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder with a "
+            f"{source} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder with a "
             "sub-folder for each class"
         )
-    return classes
+    return names
 
 
-def _refuse_lengths(
-    steps: int | None, epochs: int | None, checkpoint_every: int, sample_every: int | None
-) -> None:
-    if steps is not None and epochs is not None:
-        raise ValueError("give steps or epochs, not both")
-    lengths = {"steps": steps, "epochs": epochs}
-    lengths |= {"checkpoint_every": checkpoint_every, "sample_every": sample_every}
-    for label, value in lengths.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{label} must be at least 1, got {value}")
+def _check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> None:
+    if type(value) is not int:
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {value}")
+
+
+def _is_set(source: str | Path) -> bool:
+    """Whether it is the name of a set; a ``Path`` is always a path."""
+    return isinstance(source, str) and source in data.NAMES
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path, with the home folder in the place of ~."""
+    return Path(os.path.expanduser(path))
+
+
+def _run_name(source: str | Path) -> str:
+    """What a run is called after: the set, the folder's own name, or the zip's without its ending."""
+    if _is_set(source):
+        return str(source)
+    path = Path(source).resolve()
+    return (path.stem if path.is_file() else path.name) or "images"
+
+
+def _build(
+    settings: RunConfig, rng: torch.Generator | None = None, device: str = "cpu"
+) -> tuple[models.Generator, models.Discriminator]:
+    """The networks of a run."""
+    return models.build(
+        settings.architecture,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        base_channels=settings.base_channels,
+        classes=settings.classes,
+        rng=rng,
+        device=device,
+    )
+
+
+@contextmanager
+def _fits(what: str, advice: str) -> Iterator[None]:
+    """Say in one line what was too large for the memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        if isinstance(error, RuntimeError) and not re.search(ALLOCATION, str(error)):
+            raise
+        raise MemoryError(f"{what} does not fit into memory: {advice}") from error
+
+
+def _refuse_too_large(settings: RunConfig, place: torch.device) -> None:
+    """Refuse networks that cannot be trained in the memory of the device, before any is taken."""
+    width = settings.base_channels or models.ARCHITECTURES[settings.architecture].base_channels
+    what, advice = f"a network with base_channels {width}", "lower base_channels"
+    with _fits(what, advice):
+        pair = _build(settings, device="meta")  # shapes alone
+    # Each weight has a gradient and Adam's two moments.
+    needed = 4 * sum(weight.nbytes for network in pair for weight in network.parameters())
+    room = _memory(place)
+    if room is not None and needed > room:
+        raise MemoryError(
+            f"{what} takes {needed / 1e9:,.0f} GB to train, and {place} has {room / 1e9:,.0f}: {advice}"
+        )
+
+
+def _memory(place: torch.device) -> int | None:
+    """Bytes of memory that a device has in all, where that can be known."""
+    if place.type == "cuda":
+        return torch.cuda.mem_get_info(place)[1]
+    if place.type == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _refuse_source(out: Path, source: str | Path) -> None:
+    if not _is_set(source) and Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise ValueError(f"{out} is the folder of the images: name another folder with --out")
 
 
 def _refuse_used(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(entry.name != files.LOCK for entry in out.iterdir())):
+    if out.exists() and not (out.is_dir() and (_names(out) == set() or _is_unfinished_start(out))):
         raise ValueError(
             f"{out} is there already: go on with `dcganlib resume {out}`, or name another folder with --out"
         )
+
+
+def _names(out: Path) -> set[str]:
+    return {entry.name for entry in out.iterdir()} - {files.LOCK}
+
+
+def _is_unfinished_start(out: Path) -> bool:
+    """Whether a folder holds nothing but what a start wrote that was killed before its first checkpoint."""
+    names = {name for name in _names(out) if not re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", name)}
+    if "config.json" not in names or "checkpoint.pt" in names or not names <= set(STARTED):
+        return False
+    with suppress(ValueError, OSError):
+        return read_config(out).contents is not None
+    return False
 
 
 def _refuse_read_only(out: Path) -> None:

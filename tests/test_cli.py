@@ -99,6 +99,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--g-lr": 0.001,
         "--d-lr": 0.002,
         "--beta1": 0.25,
+        "--beta2": 0.75,
         "--prior": "uniform",
         "--precision": "bfloat16",
         "--ema": 0.5,
@@ -124,7 +125,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "g_lr": 0.001,
         "d_lr": 0.002,
         "beta1": 0.25,
-        "beta2": 0.999,
+        "beta2": 0.75,
         "prior": "uniform",
         "seed": 11,
         "precision": "bfloat16",
@@ -150,6 +151,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "crop": 12,
         "count": 19,
         "classes": 0,
+        "class_names": [],
     }
 
 

@@ -33,6 +33,7 @@ ORDER = [
     "metrics",
     "plot",
     "notebook",
+    "history",
     "runs",
     "evaluation",
     "__main__",

@@ -374,7 +374,7 @@ def resume(
             loader = _loader(found, state.config, settings.classes, place)
             contents = team.first(lambda: _contents(found))
             if contents == (settings.contents or contents):
-                names = found.class_names if settings.classes else ()  # which older runs do not have
+                names = tuple(found.class_names) if settings.classes else ()  # which older runs do not have
                 settings = replace(settings, contents=contents, class_names=names)
             else:
                 warnings.warn(
@@ -429,8 +429,9 @@ def save_sample(
     """Draw new images into a file, as ``sample`` does. A PNG is written part by part, in little memory.
 
     Args:
-        folder, n, seed, columns, label: As ``sample`` takes them.
+        folder: The run's folder.
         path: File to write, in a format that Pillow writes; an older one is replaced.
+        n, seed, columns, label: As ``sample`` takes them.
 
     Returns:
         The path.
@@ -498,7 +499,7 @@ def load_data(settings: RunConfig, root: str | Path | None = None, **changes: An
 
 def _check_classes(settings: RunConfig, found: data.ImageSet) -> None:
     """Refuse classes that are no longer those of the run: their labels would mean something else."""
-    now, before = found.class_names, settings.class_names
+    now, before = tuple(found.class_names), settings.class_names
     if before and now != before:
         differences = [f"{name!r} is gone" for name in before if name not in now]
         differences += [f"{name!r} is new" for name in now if name not in before]
@@ -757,7 +758,7 @@ def _compiled(config: TrainConfig) -> Iterator[None]:
     except Exception as error:
         if not config.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        if "InvalidCxxCompiler" in str(error):
+        if re.search("InvalidCxxCompiler|Compiler: .* not found", str(error)):  # the second on Windows
             raise ValueError(
                 "--compile needs a C++ compiler, and torch found none: install g++ or clang++, or leave out "
                 "--compile"

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import copy
 import gc
 import io
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dcganlib import checkpoint, data, files, models, plot, runs, train
 from dcganlib.__main__ import main
@@ -704,25 +706,187 @@ def test_a_clock_that_jumps_changes_nothing_in_the_run(new_run, monkeypatch):
 # 12. Memory and files
 
 
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def live_tensors():
+    """How many tensors Python holds, and the bytes of all their storages, each counted once."""
+    gc.collect()
+    held = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    return len(held), sum(storages.values())
+
+
+def test_training_holds_no_more_tensors_after_300_steps_than_after_100(begin, tmp_path):
+    state, loader = begin(ema=0.9)
+    marks = []
+    for record in train.train(state, loader, 300):
+        if record.step % 100 == 0:
+            checkpoint.save(tmp_path / "a.pt", state, previous=tmp_path / "b.pt")
+            marks.append(live_tensors())
+    assert marks[1] == marks[2]
+    kept = copy.deepcopy(state.generator.blocks[0])  # the count would notice a part of one copy
+    count, size = live_tensors()
+    assert (count, size) > marks[2]
+    assert size - marks[2][1] >= sum(weight.nbytes for weight in kept.parameters())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_neither_memory_nor_open_files_grow_with_the_steps(begin, tmp_path):
-    state, loader = begin(ema=0.9)
-    marks, rows = [], []
-    for record in train.train(state, loader, 300):
-        rows.append(record)
-        if record.step % 25 == 0:
-            rows = [row.as_dict() if isinstance(row, train.StepRecord) else row for row in rows]
-            checkpoint.save(tmp_path / "a.pt", state, rows, previous=tmp_path / "b.pt")
-        if record.step in (100, 300):
-            gc.collect()
-            marks.append((resident(), len(os.listdir("/proc/self/fd"))))
-    (memory, handles), (memory_after, handles_after) = marks
-    assert memory_after < 1.02 * memory
-    assert handles_after == handles
+def test_a_whole_run_opens_few_files_at_a_time_and_leaves_none_open(new_run, monkeypatch):
+    seen, draw = [], plot.grid_image
+    open_files = lambda: len(os.listdir("/proc/self/fd"))  # noqa: E731
+    monkeypatch.setattr(
+        plot, "grid_image", lambda *args, **kw: seen.append(open_files()) or draw(*args, **kw)
+    )
+    new_run("before", steps=1)  # what is opened once and for all
+    seen.clear()
+    before = open_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
+    try:
+        out = new_run(steps=24, sample_every=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert open_files() == before
+    assert len(seen) == 26  # the real images, and a grid for each step and for step 0
+    assert max(seen) <= before + 2
+    assert len(os.listdir(out / "samples")) == 25
+
+
+def test_a_film_of_400_grids_opens_one_at_a_time_and_keeps_their_order(tmp_path, monkeypatch):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    steps = [*range(200), *range(1_000_000, 1_000_200)]  # the names of the later ones are longer
+    for number, step in enumerate(steps):
+        Image.new("L", (4, 4), number % 251).save(folder / f"step_{step:06}.png")
+    opened = []
+    monkeypatch.setattr(runs, "_opened", lambda path: opened.append(path.name) or OPENED(path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
+    try:
+        runs._film(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert opened == [f"step_{step:06}.png" for step in steps]
+    with Image.open(tmp_path / "samples.gif") as film:
+        assert film.n_frames == 400
+    opened.clear()
+    monkeypatch.setattr(runs, "FILM", 16 * 50)  # room for 50 frames
+    runs._film(tmp_path)
+    assert (len(opened), opened[0], opened[-1]) == (50, "step_000000.png", "step_1000199.png")
+    with Image.open(tmp_path / "samples.gif") as film:
+        assert film.n_frames == 50
+
+
+OPENED = runs._opened
+
+
+def test_a_late_checkpoint_writes_as_much_as_an_early_one(new_run, monkeypatch):
+    sizes, write = {}, files.write_bytes
+
+    def noting(path, content, **options):
+        sizes.setdefault(Path(path).name, []).append(len(content))
+        write(path, content, **options)
+
+    monkeypatch.setattr(files, "write_bytes", noting)
+    monkeypatch.setattr(checkpoint, "write_bytes", noting)
+    monkeypatch.setattr(runs, "_draw_losses", lambda path, log: None)
+    new_run(steps=60, checkpoint_every=3, sample_every=60)
+    for name in ("checkpoint.pt", "generator.safetensors"):
+        early, late = sizes[name][1], sizes[name][-1]
+        assert abs(late - early) <= 4, name  # a step of two digits
+        assert len(sizes[name]) >= 20
+    assert len(sizes["history.csv"]) == 1  # written whole but once; then it grows
+
+
+# 13. A start that fails, and torch as the caller has set it
+
+
+@pytest.mark.parametrize("there", ["nothing", "empty folder"])
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()])
+def test_a_run_that_fails_before_its_first_step_is_complete_leaves_nothing(
+    new_run, in_the_middle, tmp_path, there, error
+):
+    if there == "empty folder":
+        (tmp_path / "new" / "run").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail():
+        raise error
+
+    in_the_middle(1, fail)
+    with pytest.raises(type(error)) as caught:
+        new_run("new/run", steps=3)
+    assert sorted(tmp_path.rglob("*")) == before
+    if isinstance(error, KeyboardInterrupt):
+        assert str(caught.value) == "interrupted before the first step was complete; nothing is kept"
+    assert len(runs.read(new_run("new/run", steps=1, config=CONFIG)).history) == 1
+
+
+def test_a_run_that_fails_in_its_second_step_keeps_its_folder(new_run, in_the_middle, tmp_path, monkeypatch):
+    def fail():
+        raise MemoryError("no room")
+
+    in_the_middle(2, fail)
+    with pytest.raises(MemoryError):
+        new_run(steps=3)
+    monkeypatch.setattr(runs, "train", train.train)
+    runs.resume(tmp_path / "run", device="cpu")
+    assert len(runs.read(tmp_path / "run").history) == 3
+
+
+def test_what_a_kill_leaves_before_the_first_checkpoint_is_begun_anew(new_run, tmp_path):
+    whole, out = new_run("whole", steps=2), tmp_path / "run"
+    (out / "samples").mkdir(parents=True)
+    for name in ("config.json", "real.png", "samples/step_000000.png"):
+        shutil.copy(whole / name, out / name)
+    (out / ".checkpoint.pt.4711.tmp.pt").write_bytes(b"half")
+    new_run(steps=2)
+    assert contents(out) == contents(whole)
+    (tmp_path / "own").mkdir()
+    for name in ("config.json", "real.png"):  # not what a start leaves: the settings are no run's
+        (tmp_path / "own" / name).write_text("{}")
+    with pytest.raises(ValueError, match="own is there already"):
+        new_run("own", steps=2)
+    assert (tmp_path / "own" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_a_run_inside_a_mode_without_gradients_is_the_same_run(new_run, mode):
+    whole = new_run("whole", steps=5)
+    with mode():
+        out = new_run(steps=3)
+        runs.resume(out, steps=5, device="cpu")
+        picture = runs.sample(out, 3)
+    for name in ("generator.safetensors", "history.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert picture.tobytes() == runs.sample(whole, 3).tobytes()
+
+
+def test_a_run_under_another_default_type_or_device_is_the_same_run(new_run):
+    whole = new_run("whole", steps=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            out = new_run(steps=3)
+            picture = runs.sample(out, 3)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name in ("generator.safetensors", "history.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert picture.tobytes() == runs.sample(whole, 3).tobytes()
+
+
+def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_read(
+    new_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+    with pytest.raises(MemoryError, match="a network with base_channels 100000 takes .* GB.*lower base_ch"):
+        new_run(steps=1, base_channels=100_000)
+    with pytest.raises(MemoryError, match="a network with base_channels 1000000000 does not fit.*lower base"):
+        new_run(steps=1, base_channels=10**9)
+    monkeypatch.setattr(runs, "_memory", lambda place: 10_000)
+    with pytest.raises(MemoryError, match="base_channels 4 takes 0 GB to train, and cpu has 0: lower base"):
+        new_run(steps=1)
+    assert not (tmp_path / "run").exists()
 
 
 def no_memory(*logits):
@@ -756,7 +920,7 @@ def test_with_one_image_a_smaller_network_is_advised(tiny_pair, tiny_images):
         next(train.train(state, make_loader(tiny_images, 1), d_loss=no_memory))
 
 
-# 13. Another architecture, an older format
+# 14. Another architecture, an older format
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_all_that_differs(new_run):

@@ -27,6 +27,7 @@ WORDLESS = {
     "DownloadError(f'{error}{kept}. {advice}'.rstrip())",
     "_TryAgainError(f'{type(error).__name__} after {got:,} bytes')",
     "files.no_room(out / 'checkpoint.pt', f'{needed:,}')",
+    "files.no_room(path, f'{len(content):,}', error.errno)",
 }
 
 PROGRAMMER = "only a caller's own code can cause it: a tensor or an argument of the wrong kind"
@@ -54,6 +55,8 @@ LEFT_OUT = {  # not on the page: each message, and why
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
+    "the strips must add up to … x … pixels": PROGRAMMER,
+    "train must be a TrainConfig, got …": PROGRAMMER,
     "alt must say what the film shows, it is empty": PROGRAMMER,
     "alt must say what the pictures show, it is empty": PROGRAMMER,
     "a slider needs at least 2 frames and a text for each, got … and …": PROGRAMMER,

@@ -193,6 +193,76 @@ def test_sample_writes_64_images_beside_the_caller_if_not_told_otherwise(
         assert picture.size == (142, 142)
 
 
+@pytest.mark.parametrize("command", ["sample", "evaluate", "classifier"])
+def test_no_command_replaces_a_file_unless_it_is_forced_to(call, trained, tmp_path, monkeypatch, command):
+    out = tmp_path / "mine.png"
+    out.write_bytes(b"mine")
+    run = "mnist" if command == "classifier" else trained
+    called = []
+    monkeypatch.setattr(runs, "read", lambda *args: called.append(1))
+    monkeypatch.setattr(data, "load", lambda *args, **options: called.append(1))
+    code, said, complaint = call(command, run, "--out", out)
+    assert (code, said, called) == (2, "", [])
+    assert complaint.endswith(
+        f"{out} already exists; use --force to replace it, or --out to name another file"
+    )
+    assert out.read_bytes() == b"mine"
+
+
+def test_force_replaces_a_file(call, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples.png").write_bytes(b"mine")
+    assert call("sample", trained, "--n", 2)[0] == 2
+    assert call("sample", trained, "--n", 2, "--columns", 1, "--force")[0] == 0
+    with Image.open("samples.png") as picture:
+        assert picture.size == (16, 34)
+    (trained / "evaluation.json").write_text("mine")
+    try:
+        assert "evaluation.json already exists" in call("evaluate", trained)[2]
+    finally:
+        (trained / "evaluation.json").unlink()
+
+
+def test_a_run_by_class_tells_its_classes_and_draws_one_by_name(call, image_folder, tmp_path):
+    images = tmp_path / "images"
+    for name in ("cat", "dog"):
+        shutil.copytree(image_folder, images / name)
+    out = tmp_path / "run"
+    assert call("train", images, *SMALL, "--steps", 1, "--conditional", "--out", out)[0] == 0
+    assert "class_names   0 cat, 1 dog\n" in call("info", out)[1]
+    for label in ("dog", 1):
+        call("sample", out, "--n", 3, "--label", label, "--out", tmp_path / f"{label}.png")
+    assert (tmp_path / "dog.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    code, _, complaint = call("sample", out, "--label", "cow", "--out", tmp_path / "cow.png")
+    assert code == 2
+    assert complaint.endswith("label must be from 0 to 1, or the name of a class (cat, dog), got 'cow'")
+    moved = images.rename(tmp_path / "moved")
+    code, _, complaint = call("resume", out, "--steps", 2, "--device", "cpu")
+    assert code == 2
+    assert f"the run's images are not in {images}: if they were moved, say with --data" in complaint
+    assert call("evaluate", out, "--device", "cpu")[2] == complaint
+    assert call("resume", out, "--steps", 2, "--device", "cpu", "--data", moved)[0] == 0
+    small = ("--samples", 10, "--draws", 1, "--device", "cpu", "--data", moved)
+    assert call("evaluate", out, *small)[0] == 0
+    assert call("info", "mnist-conditional")[1].count("class_names   0 0, 1 1, 2 2") == 1
+
+
+def test_compile_without_a_compiler_is_one_line_and_leaves_nothing(call, image_folder, tmp_path, monkeypatch):
+    """The real compilation, in which the search for a compiler finds none."""
+    from torch._inductor import cpp_builder, exc
+
+    def none_found(names):
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "cpp_compiler_search", none_found)
+    words = ["train", image_folder, *SMALL, "--steps", 2, "--out", tmp_path / "run"]
+    code, said, complaint = call(*words, "--compile", "--precision", "float32")
+    assert (code, said) == (2, "")
+    assert complaint.startswith("dcganlib: error: --compile needs a C++ compiler, and torch found none")
+    assert not (tmp_path / "run").exists()
+    assert call(*words)[0] == 0
+
+
 def test_info_of_a_run_tells_its_settings_and_its_last_losses(call, trained):
     code, said, _ = call("info", trained)
     assert code == 0
@@ -325,6 +395,15 @@ def spoilt(tmp_path):
         (["DISCS", "--image-size", "8"], ["image_size", "got 8"]),
         (["DISCS", "--channels", "2"], ["channels", "got 2"]),
         (["DISCS", "--base-channels", "-1"], ["base_channels must be at least 1, got -1"]),
+        (["DISCS", "--base-channels", "100000000"], ["base_channels 100000000", "lower base_channels"]),
+        (["DISCS", "--steps", "1" + 30 * "0"], ["steps must be at most 1,000,000,000, got 1000"]),
+        (["DISCS", "--epochs", "1" + 30 * "0"], ["epochs must be at most 1,000,000,000, got 1000"]),
+        (["DISCS", "--count", "1" + 30 * "0"], ["count must be at most", "got 1000"]),
+        (["DISCS", "--crop", "-3"], ["crop must be at least 1, got -3"]),
+        (["DISCS", "--sample-every", "1" + 30 * "0"], ["sample_every must be at most", "got 1000"]),
+        (["DISCS", "--seed", "1" + 20 * "0"], ["seed", "100000000000000000000"]),
+        (["DISCS", "--beta2", "nan"], ["beta2", "nan"]),
+        (["DISCS", "--ema", "nan"], ["ema", "nan"]),
         (["DISCS", "--g-lr", "-1"], ["g_lr must be above 0", "-1.0"]),
         (["DISCS", "--beta1", "1"], ["beta1", "1.0"]),
         (["DISCS", "--prior", "cauchy"], ["prior", "'cauchy'"]),
@@ -381,6 +460,16 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["sample", "RUN", "--out", "picture"], ["--out must end", "'picture'"]),
         (["sample", "RUN", "--out", "no/such/folder/a.png"], ["no/such/folder/a.png"]),
         (["sample", "RUN", "--n", "0"], ["n must be at least 1, got 0"]),
+        (["sample", "RUN", "--n", "1000000000000"], ["n must be at most 1,000,000"]),
+        (["sample", "RUN", "--n", "many"], ["--n", "'many'"]),
+        (["sample", "RUN", "--columns", "0"], ["columns must be at least 1, got 0"]),
+        (["sample", "RUN", "--seed", "100000000000000000000"], ["seed must be at most"]),
+        (["sample", "RUN", "--label", "cat"], ["label must be absent: the run has no classes, got cat"]),
+        (["evaluate", "RUN", "--seed", "100000000000000000000"], ["seed must be from 0 to 4,611,686"]),
+        (["evaluate", "RUN", "--draws", "1000000000000"], ["draws must be from 1 to 1,000,000"]),
+        (["classifier", "mnist", "--epochs", "0"], ["epochs must be from 1 to 1,000,000, got 0"]),
+        (["classifier", "mnist", "--seed", "-1"], ["seed must be from 0 to 4,611,686", "got -1"]),
+        (["resume", "RUN", "--steps", "0"], ["steps must be at least 1, got 0"]),
         (["sample", "EMPTY"], ["generator.safetensors"]),
         (["sample", "no-such-run"], ["there is no run no-such-run"]),
         (["info", "MISSING"], ["there is no run"]),
@@ -422,7 +511,7 @@ def test_only_commands_that_train_point_to_resume(call, monkeypatch):
     def interrupted(*given, **options):
         raise KeyboardInterrupt
 
-    for name in ("run", "resume", "sample"):
+    for name in ("run", "resume", "save_sample"):
         monkeypatch.setattr(runs, name, interrupted)
     said = {words[0]: call(*words) for words in (("train", "mnist"), ("resume", "x"), ("sample", "mnist"))}
     assert {code for code, _, _ in said.values()} == {130}

@@ -180,6 +180,34 @@ def test_a_run_that_broke_off_between_two_checkpoints_ends_as_if_it_had_not(trai
     assert contents(folder) == contents(whole)
 
 
+@pytest.mark.parametrize("csv_file", ["gone", "short", "there"])
+def test_a_run_whose_checkpoint_holds_its_history_goes_on_as_one_that_never_stopped(
+    train_discs, whole, image_folder, csv_file
+):
+    """As the checkpoints of earlier versions do."""
+    folder = train_discs(steps=4)
+    state, _ = checkpoint.load(folder / "checkpoint.pt")
+    pair = models.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
+    images = data.load(image_folder, image_size=16, channels=1).images
+    loader = data.make_loader(images, 4, rng=runs._rng(3, 1))
+    checkpoint.save(folder / "checkpoint.pt", state, list(train(start(*pair, CONFIG), loader, 4)))
+    if csv_file == "gone":
+        (folder / "history.csv").unlink()
+    if csv_file == "short":
+        (folder / "history.csv").write_text("step,epoch\n1,")
+    runs.resume(folder, steps=10, device="cpu")
+    ours, theirs = contents(folder), contents(whole)
+    for name in ("history.csv", "losses.png", "generator.safetensors", "samples/step_000010.png"):
+        assert ours[name] == theirs[name]
+
+
+def test_rows_beyond_the_checkpoint_are_cut_on_resume(train_discs, whole):
+    folder = train_discs(steps=8)
+    shutil.copy(folder / "checkpoint-previous.pt", folder / "checkpoint.pt")  # of step 4
+    runs.resume(folder, steps=10, device="cpu")
+    assert table(folder) == table(whole)
+
+
 def test_a_finished_run_is_left_as_it_is_by_resume(train_discs):
     folder = train_discs(steps=3)
     before = contents(folder)
@@ -280,6 +308,77 @@ def test_a_run_on_a_relative_folder_can_be_resumed_from_elsewhere(
     runs.run(image_folder.name, out, steps=1, device="cpu", config=CONFIG, **TINY)
     monkeypatch.chdir(tmp_path)
     runs.resume(out, steps=2, device="cpu")
+
+
+def test_images_that_were_moved_are_found_where_data_says_and_stay_found(image_folder, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(image_folder, old / "images")
+    runs.run(str(old / "images"), old / "run", steps=2, device="cpu", config=CONFIG, **TINY)
+    whole = runs.run(str(old / "images"), tmp_path / "whole", steps=4, device="cpu", config=CONFIG, **TINY)
+    old.rename(new)
+    before = contents(new / "run")
+    words = (
+        f"the run's images are not in {old / 'images'}: if they were moved, say with --data where they are"
+    )
+    with pytest.raises(FileNotFoundError, match=words):
+        runs.resume(new / "run", steps=3, device="cpu")
+    assert contents(new / "run") == before
+    runs.resume(new / "run", steps=3, data=new / "images", device="cpu")
+    runs.resume(new / "run", steps=4, device="cpu")
+    assert runs.read_config(new / "run").data == str(new / "images")
+    assert (new / "run" / "generator.safetensors").read_bytes() == (
+        whole / "generator.safetensors"
+    ).read_bytes()
+
+
+def test_a_path_of_another_system_is_a_folder_that_is_not_there(train_discs, image_folder):
+    folder = train_discs(steps=1)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"data": "C:\\Users\\Jo\\discs"}))
+    with pytest.raises(FileNotFoundError, match=r"not in C:\\Users\\Jo\\discs: if they were moved"):
+        runs.resume(folder, steps=2, device="cpu")
+    runs.resume(folder, steps=2, data=image_folder, device="cpu")
+    assert runs.read_config(folder).data == str(image_folder)
+
+
+def test_a_run_is_called_after_its_folder_however_that_is_named(image_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "mes fleurs.v2 é"
+    (folder / "inner").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for name in (".", "../mes fleurs.v2 é", f"{folder}/", folder, "inner/.."):
+        assert runs._run_name(name) == "mes fleurs.v2 é"
+    monkeypatch.chdir(folder / "inner")
+    assert runs._run_name("..") == "mes fleurs.v2 é"
+    (folder / "rose.v2.ZIP").touch()
+    assert runs._run_name(folder / "rose.v2.ZIP") == "rose.v2"
+    assert (runs._run_name("mnist"), runs._run_name("/")) == ("mnist", "images")
+    (folder / "mnist").mkdir()
+    assert runs._is_set("mnist")
+    assert not runs._is_set(Path("mnist"))
+
+
+def test_home_is_found_in_every_path(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    shutil.copytree(image_folder, tmp_path / "discs")
+    out = runs.run("~/discs", "~/run", steps=1, device="cpu", config=CONFIG, **TINY)
+    assert out == tmp_path / "run"
+    runs.resume("~/run", steps=2, data="~/discs", device="cpu")
+    assert runs.save_sample("~/run", "~/a.png", 2) == tmp_path / "a.png"
+    assert runs.read("~/run").folder == out
+    assert runs.read_config(out).data == str(tmp_path / "discs")
+
+
+def test_a_run_in_the_folder_of_its_images_is_refused_and_one_below_it_sees_them_alone(
+    image_folder, tmp_path
+):
+    images = shutil.copytree(image_folder, tmp_path / "discs")
+    with pytest.raises(ValueError, match="is the folder of the images: name another folder with --out"):
+        runs.run(str(images), images, steps=1, config=CONFIG, **TINY)
+    before = {path.name for path in images.iterdir()}
+    out = runs.run(str(images), images / "runs" / "a", steps=1, device="cpu", config=CONFIG, **TINY)
+    assert runs.read_config(out).contents.startswith("20 images of ")
+    assert {path.name for path in images.iterdir()} == before | {"runs", ".dcganlib"}
 
 
 def test_epochs_are_counted_in_whole_batches(train_discs):
@@ -395,6 +494,59 @@ def test_samples_of_a_run_by_class_take_the_classes_in_turn_or_are_of_one(class_
         with pytest.raises(ValueError, match=f"{words}{label!r}$"):
             runs.sample(out, 4, label=label)
     assert runs.sample(out, 4, seed=5, label="low").tobytes() == expected.tobytes()
+
+
+def test_the_names_of_the_classes_are_kept_and_checked(class_folder, tmp_path):
+    images = shutil.copytree(class_folder, tmp_path / "images")
+    options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
+    out = runs.run(str(images), tmp_path / "run", steps=2, **options)
+    assert runs.read_config(out).class_names == ("high", "low")
+    assert json.loads((out / "config.json").read_text())["class_names"] == ["high", "low"]
+    before = contents(out)
+    (images / "high").rename(images / "up")  # from now on "low" is 0
+    words = (
+        rf"classes of {images} are low, up; the run was trained on high, low \('high' is gone, 'up' is new\)"
+    )
+    with pytest.raises(ValueError, match=words):
+        runs.resume(out, steps=3, device="cpu")
+    with pytest.raises(ValueError, match=words):
+        runs.load_data(runs.read_config(out))
+    assert contents(out) == before
+    (images / "up").rename(images / "high")
+    runs.resume(out, steps=3, device="cpu")
+    shutil.copytree(images / "low", images / "middle")
+    with pytest.raises(ValueError, match=r"are high, low, middle; .* high, low \('middle' is new\)"):
+        runs.resume(out, steps=4, device="cpu")
+
+
+def test_a_run_from_before_class_names_were_kept_goes_on_and_gets_them(class_folder, tmp_path):
+    options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
+    out = runs.run(str(class_folder), tmp_path / "run", steps=1, **options)
+    config = json.loads((out / "config.json").read_text())
+    del config["class_names"]
+    (out / "config.json").write_text(json.dumps(config))
+    assert runs.read_config(out).class_names == ()
+    other = shutil.copytree(class_folder, tmp_path / "other")
+    shutil.copytree(other / "low", other / "middle")
+    with pytest.raises(
+        ValueError, match=r"other has 3 classes \(high, low, middle\), the run .* on 2: bring"
+    ):
+        runs.resume(out, steps=2, data=other, device="cpu")
+    runs.resume(out, steps=2, device="cpu")
+    assert runs.read_config(out).class_names == ("high", "low")
+
+
+def test_the_stored_run_by_class_knows_its_classes():
+    assert runs.read_config("mnist-conditional").class_names == tuple("0123456789")
+    by_name, by_number = (runs.sample("mnist-conditional", 2, label=label) for label in ("7", 7))
+    assert by_name.tobytes() == by_number.tobytes()
+
+
+def test_where_names_are_numbers_the_name_counts():
+    names = ("0", "1", "10", "11", "2")
+    assert [runs._label_number(label, 5, names) for label in ("2", 2, "10", "4", None)] == [4, 2, 2, 4, None]
+    with pytest.raises(ValueError, match="got '7'"):
+        runs._label_number("7", 5, names)
 
 
 def test_a_label_for_a_run_without_classes_is_refused(whole):
@@ -514,6 +666,64 @@ def test_a_sample_is_what_the_generator_draws_from_the_seed(whole):
     expected = plot.grid_image(models.generate(generator, z), columns=2)
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert not np.array_equal(np.asarray(runs.sample(whole, 3, seed=6, columns=2)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 20])
+def test_a_sample_drawn_part_by_part_is_the_sample_drawn_at_once(whole, tmp_path, monkeypatch, columns):
+    at_once = runs.sample(whole, 19, columns=columns)
+    monkeypatch.setattr(runs, "BATCH", 5)
+    assert runs.sample(whole, 19, columns=columns).size == at_once.size
+    difference = np.asarray(runs.sample(whole, 19, columns=columns)).astype(int) - np.asarray(at_once)
+    assert abs(difference).max() <= 1  # the last bits of a float depend on the size of the batch
+    path = runs.save_sample(whole, tmp_path / "a.png", 19, columns=columns)
+    with Image.open(path) as picture:
+        picture.verify()
+    with Image.open(path) as picture:
+        assert picture.mode == "L"
+        assert picture.tobytes() == runs.sample(whole, 19, columns=columns).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": 10**12}, "n must be at most 1,000,000, got 1000000000000"),
+        ({"n": 2.0}, "n must be a whole number, got 2.0"),
+        ({"columns": 0}, "columns must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 10**20}, "seed must be at most 4,611,686,018,427,387,903, got 1"),
+    ],
+)
+def test_a_number_of_a_sample_that_is_out_of_range_is_named(whole, tmp_path, options, words):
+    for draw in (runs.sample, lambda *args, **kw: runs.save_sample(args[0], tmp_path / "a.png", **kw)):
+        with pytest.raises(ValueError, match=words):
+            draw(whole, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_too_long_for_its_format_is_refused_before_anything_is_drawn(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "generate", None)
+    words = (
+        "a .webp has at most 16,383 pixels on a side, and 1,000 images in rows of 1 take 16 x 17,998: write"
+    )
+    with pytest.raises(ValueError, match=words):
+        runs.save_sample(whole, tmp_path / "a.webp", 1000, columns=1)
+
+
+def test_a_sample_that_does_not_fit_into_memory_names_n(whole, monkeypatch):
+    def full(*args):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(models, "generate", full)
+    with pytest.raises(MemoryError, match="^n 5 does not fit into memory: lower n$"):
+        runs.sample(whole, 5)
+
+    def broken(*args):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(models, "generate", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        runs.sample(whole, 5)
 
 
 def test_a_sample_uses_the_prior_that_the_run_was_trained_with(train_discs, image_folder, tmp_path):

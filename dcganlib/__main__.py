@@ -206,7 +206,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     from dcganlib import files, runs
 
-    out = _path(options.out)
+    out = files.expand_user(options.out)
     files.check_overwrite(out, options.force)
     wanted = {"seed": options.seed, "columns": options.columns, "label": options.label}
     print(f"wrote {runs.save_sample(options.run, out, options.n, **wanted)}")
@@ -225,7 +225,7 @@ def _classifier(options: argparse.Namespace) -> int:
     _check_numbers(epochs=(epochs, 10**6), seed=(seed, LARGEST_SEED))
     if name not in classifier.RECIPES:
         raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
-    out = _path(options.out or f"classifier-{name}.safetensors")
+    out = files.expand_user(options.out or f"classifier-{name}.safetensors")
     files.check_overwrite(out, options.force)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write {out}: the folder {out.parent} is not there")
@@ -279,11 +279,6 @@ def _check_numbers(**numbers: tuple[int | None, int]) -> None:
         least = int(name != "seed")
         if value is not None and not least <= value <= most:
             raise ValueError(f"{name} must be from {least} to {most:,}, got {value}")
-
-
-def _path(text: str) -> Path:
-    """A path, with the home folder in the place of a ~ that no shell has seen, as in --out=~/a.png."""
-    return Path(os.path.expanduser(text))
 
 
 def _evaluate(options: argparse.Namespace) -> int:

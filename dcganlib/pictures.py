@@ -153,9 +153,14 @@ def save_sheet(picture: Image.Image, path: str | Path) -> None:
     Raises:
         OSError: As ``files.write_atomically``.
     """
+    write_atomically(path, lambda temporary: picture.save(temporary, exif=sheet_mark()))
+
+
+def sheet_mark() -> Image.Exif:
+    """The EXIF data by which ``load`` knows a grid that dcganlib wrote."""
     exif = Image.Exif()
     exif[SOFTWARE] = "dcganlib"
-    write_atomically(path, lambda temporary: picture.save(temporary, exif=exif))
+    return exif
 
 
 def is_sheet(source: Source, name: str) -> bool:

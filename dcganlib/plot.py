@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dcganlib.data import check_tensor, to_uint8
 from dcganlib.files import write_atomically
+from dcganlib.pictures import sheet_mark
 from dcganlib.train import StepRecord
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
 
 
 def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, int]) -> None:
-    """Write a picture that comes strip by strip, as a PNG; no more than one strip is held in memory.
+    """Write a grid that comes strip by strip, as a PNG with the mark of ``pictures.save_sheet``.
+
+    No more than one strip is held in memory.
 
     Args:
         path: File to write; an older one is replaced when the new one is complete.
@@ -117,6 +120,7 @@ def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, 
                     kind = 0 if strip.mode == "L" else 2  # grey, or RGB
                     file.write(b"\x89PNG\r\n\x1a\n")
                     file.write(_png_chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)))
+                    file.write(_png_chunk(b"eXIf", sheet_mark().tobytes().removeprefix(b"Exif\0\0")))
                 pixels = np.asarray(strip).reshape(strip.height, strip.width, -1)
                 differences = pixels.copy()
                 differences[:, 1:] -= pixels[:, :-1]  # from the pixel on the left, modulo 256

@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 import dcganlib
-from dcganlib import checkpoint, data, files, history, models, plot, team
+from dcganlib import checkpoint, data, files, history, machine, models, pictures, plot, team
 from dcganlib.latent import sample_z
 from dcganlib.train import (
     StepRecord,
@@ -237,7 +237,7 @@ def run(
         Stopped: A signal stopped the run.
     """
     config = config or TrainConfig()
-    source = name_or_folder if _is_set(name_or_folder) else _expanded(name_or_folder)
+    source = name_or_folder if data.is_named(name_or_folder) else files.expand_user(name_or_folder)
     with team.joined(), ExitStack() as stack:
         with team.agreed():
             if steps is not None and epochs is not None:
@@ -247,7 +247,7 @@ def run(
             small = "paper-mnist-conditional" if conditional else "dcgan-28"
             architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
             settings = RunConfig(
-                source if _is_set(source) else str(source.resolve()),
+                source if data.is_named(source) else str(source.resolve()),
                 architecture,
                 1 if steps is None else steps,
                 size,
@@ -267,11 +267,11 @@ def run(
             load = partial(data.load, source if isinstance(name_or_folder, Path) else str(source), **asked)
             found = None
             if conditional or models.ARCHITECTURES[architecture].classes:
-                if not _is_set(source):  # the folder's own sub-folders say
+                if not data.is_named(source):  # the folder's own sub-folders say
                     found = team.in_turn(load)
                 names = _class_names(source, found)
                 settings = replace(settings, classes=len(names), class_names=names)
-            out = _expanded(out) if out else Path("runs", f"{_run_name(source)}-{architecture}")
+            out = files.expand_user(out) if out else Path("runs", f"{data.title(source)}-{architecture}")
             team.share(config.batch_size)
             again = team.restarted()
             if team.rank() == 0:
@@ -345,7 +345,7 @@ def resume(
             their classes are others than the run was trained on.
         OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
     """
-    folder = _expanded(folder)
+    folder = files.expand_user(folder)
     with team.joined(), ExitStack() as stack:
         with team.agreed():
             if steps is not None:
@@ -442,7 +442,7 @@ def save_sample(
         MemoryError: The picture does not fit into memory.
         OSError: The file cannot be written.
     """
-    path = _expanded(path)
+    path = files.expand_user(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"--out must end as a picture does, such as .png, got {path.name!r}")
@@ -457,7 +457,7 @@ def save_sample(
         if kind == "PNG":
             plot.write_png(path, strips, size)
         else:
-            files.write_atomically(path, lambda temporary: _join(size, strips).save(temporary))
+            pictures.save_sheet(_join(size, strips), path)
     return path
 
 
@@ -470,7 +470,7 @@ def moved(settings: RunConfig, to: str | Path | None) -> RunConfig:
     """
     if to is None:
         return settings
-    return replace(settings, data=to if _is_set(to) else str(_expanded(to).resolve()))
+    return replace(settings, data=to if data.is_named(to) else str(files.expand_user(to).resolve()))
 
 
 def load_data(settings: RunConfig, root: str | Path | None = None, **changes: Any) -> data.ImageSet:
@@ -485,7 +485,7 @@ def load_data(settings: RunConfig, root: str | Path | None = None, **changes: An
         FileNotFoundError: They are not where they were.
         ValueError: Their classes are others than the run was trained on.
     """
-    if not _is_set(settings.data) and not Path(settings.data).exists():
+    if not data.is_named(settings.data) and not Path(settings.data).exists():
         raise FileNotFoundError(
             f"the run's images are not in {settings.data}: if they were moved, say with --data where they are"
         )
@@ -618,7 +618,7 @@ def find(folder: str | Path) -> Path:
         FileNotFoundError: There is no such run.
     """
     named = PRETRAINED / str(folder) if re.fullmatch(r"[\w-]+", str(folder)) else None
-    path = _expanded(folder)
+    path = files.expand_user(folder)
     if named and (named / "config.json").is_file() and not (path / "config.json").is_file():
         return named  # a folder that only happens to have the name is no run
     if path.is_dir():
@@ -758,11 +758,6 @@ def _compiled(config: TrainConfig) -> Iterator[None]:
     except Exception as error:
         if not config.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        if re.search("InvalidCxxCompiler|Compiler: .* not found", str(error)):  # the second on Windows
-            raise ValueError(
-                "--compile needs a C++ compiler, and torch found none: install g++ or clang++, or leave out "
-                "--compile"
-            ) from error
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"torch.compile failed ({reason}): leave out --compile") from error
 
@@ -1044,24 +1039,6 @@ def _check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> 
         raise ValueError(f"{name} must be at most {most:,}, got {value}")
 
 
-def _is_set(source: str | Path) -> bool:
-    """Whether it is the name of a set; a ``Path`` is always a path."""
-    return isinstance(source, str) and source in data.NAMES
-
-
-def _expanded(path: str | Path) -> Path:
-    """A path, with the home folder in the place of ~."""
-    return Path(os.path.expanduser(path))
-
-
-def _run_name(source: str | Path) -> str:
-    """What a run is called after: the set, the folder's own name, or the zip's without its ending."""
-    if _is_set(source):
-        return str(source)
-    path = Path(source).resolve()
-    return (path.stem if path.is_file() else path.name) or "images"
-
-
 def _build(
     settings: RunConfig, rng: torch.Generator | None = None, device: str = "cpu"
 ) -> tuple[models.Generator, models.Discriminator]:
@@ -1099,21 +1076,19 @@ def _refuse_too_large(settings: RunConfig, place: torch.device) -> None:
     room = _memory(place)
     if room is not None and needed > room:
         raise MemoryError(
-            f"{what} takes {needed / 1e9:,.0f} GB to train, and {place} has {room / 1e9:,.0f}: {advice}"
+            f"{what} takes {needed / 1e9:,.0f} GB to train, and {place} has {room / 1e9:,.0f} left: {advice}"
         )
 
 
 def _memory(place: torch.device) -> int | None:
-    """Bytes of memory that a device has in all, where that can be known."""
+    """Bytes that a device can still give, where that can be known."""
     if place.type == "cuda":
-        return torch.cuda.mem_get_info(place)[1]
-    if place.type == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+        return torch.cuda.mem_get_info(place)[0]
+    return machine.available_memory() if place.type == "cpu" else None
 
 
 def _refuse_source(out: Path, source: str | Path) -> None:
-    if not _is_set(source) and Path(source).is_dir() and out.resolve() == Path(source).resolve():
+    if not data.is_named(source) and Path(source).is_dir() and out.resolve() == Path(source).resolve():
         raise ValueError(f"{out} is the folder of the images: name another folder with --out")
 
 
@@ -1140,7 +1115,7 @@ def _is_unfinished_start(out: Path) -> bool:
 
 def _refuse_read_only(out: Path) -> None:
     above = _above(out)
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not files.writable(above):
         raise PermissionError(f"nothing can be written into {above}: name another folder with --out")
 
 

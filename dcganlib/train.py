@@ -619,8 +619,8 @@ def check_compiler(device_type: str) -> None:
     except Exception as error:  # many kinds, of three compilers
         reason = next((line for line in str(error).splitlines() if "ompiler" in line or "riton" in line), "")
         raise ValueError(
-            f"compile must be False here, as torch.compile does not work ({type(error).__name__}: "
-            f"{reason.strip() or str(error).splitlines()[0]}): it needs a C++ compiler on a CPU, such as "
+            f"compile must be False: torch.compile does not work here ({type(error).__name__}: "
+            f"{reason.strip() or str(error).splitlines()[0]}). It needs a C++ compiler on a CPU, such as "
             "g++, and Triton on a GPU"
         ) from error
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from dcganlib import celeba, data, models, plot
+from dcganlib.files import write_atomically
 
 mpl.use("Agg")
 

@@ -346,15 +346,15 @@ def test_a_run_is_called_after_its_folder_however_that_is_named(image_folder, tm
     (folder / "inner").mkdir(parents=True)
     monkeypatch.chdir(folder)
     for name in (".", "../mes fleurs.v2 é", f"{folder}/", folder, "inner/.."):
-        assert runs._run_name(name) == "mes fleurs.v2 é"
+        assert data.title(name) == "mes fleurs.v2 é"
     monkeypatch.chdir(folder / "inner")
-    assert runs._run_name("..") == "mes fleurs.v2 é"
+    assert data.title("..") == "mes fleurs.v2 é"
     (folder / "rose.v2.ZIP").touch()
-    assert runs._run_name(folder / "rose.v2.ZIP") == "rose.v2"
-    assert (runs._run_name("mnist"), runs._run_name("/")) == ("mnist", "images")
+    assert data.title(folder / "rose.v2.ZIP") == "rose.v2"
+    assert (data.title("mnist"), data.title("/")) == ("mnist", "images")
     (folder / "mnist").mkdir()
-    assert runs._is_set("mnist")
-    assert not runs._is_set(Path("mnist"))
+    assert data.is_named("mnist")
+    assert not data.is_named(Path("mnist"))
 
 
 def test_home_is_found_in_every_path(image_folder, tmp_path, monkeypatch):

@@ -16,6 +16,10 @@ ANY_COVERAGE := $(if $(filter Linux,$(shell uname -s)),,--cov-fail-under=0)
 SLOWEST   := $(addprefix book/,04_mnist_dcgan.ipynb 02_from_gan_to_dcgan.ipynb 05_celeba_dcgan.ipynb 07_measuring_gans.ipynb)
 NOTEBOOKS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard book/*.ipynb)))
 
+# Threads that wait sleep in place of spinning. On a machine with other work a spinning thread takes the
+# core from the one it waits for, and a training step costs ten times as much.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 BIN  := .venv/bin
 PY   := $(BIN)/python
 DONE := .venv/.installed

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import chapters
+import nbformat
 import pytest
 import yaml
 
@@ -204,7 +205,57 @@ def test_the_reference_covers_every_module():
 
 
 def test_run_times_are_rounded_up_so_that_they_stay():
-    assert chapters.run_time(3).startswith("Under 10 seconds")
-    assert chapters.run_time(41).startswith("Under 50 seconds")
-    assert chapters.run_time(61).startswith("Under 1.5 minutes")
-    assert chapters.run_time(170).startswith("Under 3 minutes")
+    assert chapters.rounded(3) == "10 seconds"
+    assert chapters.rounded(41) == "50 seconds"
+    assert chapters.rounded(60) == "60 seconds"
+    assert chapters.rounded(61) == "1.5 minutes"
+    assert chapters.rounded(170) == "3 minutes"
+
+
+def test_a_run_time_names_the_kinds_of_processor_that_were_measured(monkeypatch):
+    monkeypatch.setattr(chapters.os, "cpu_count", lambda: 2)
+    assert chapters.run_time({"AVX2": 61, "AVX-512": 41}) == (
+        "Under 50 seconds with AVX-512 and bfloat16, under 1.5 minutes with instructions limited to AVX2, "
+        "measured on 2 CPU cores."
+    )
+    assert chapters.run_time({"AVX2": 61}) == (
+        "Under 1.5 minutes with instructions limited to AVX2, measured on 2 CPU cores."
+    )
+
+
+def small_notebook(*sources):
+    """A notebook of code cells."""
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+
+
+def test_a_run_has_its_instructions_limited_and_waits_without_spinning():
+    names = [*chapters.LIMITS, "OMP_WAIT_POLICY"]
+    notebook = small_notebook(f"import os\nprint(*(os.environ.get(name) for name in {names}))")
+    assert chapters.run(notebook, chapters.LIMITS) < 60
+    assert chapters.printed(notebook.cells[0]) == "avx2 AVX2 AVX2 PASSIVE\n"
+
+
+def test_what_prints_otherwise_on_the_other_kind_of_processor_is_found():
+    one, other = (small_notebook("a", "b", "c") for _ in range(2))
+    for notebook, texts in ((one, ("1 at 0xf0", "2", "3")), (other, ("1 at 0x0f", "2.5", "3.5"))):
+        notebook.cells[2].metadata.tags = ["nbval-ignore-output"]
+        for cell, text in zip(notebook.cells, texts, strict=True):
+            cell.outputs = [nbformat.v4.new_output("stream", text=f"{text}\n")]
+    (difference,) = chapters.different(one, other)
+    assert difference.endswith(":\n2\n---\n2.5\n")
+
+
+def test_an_earlier_run_time_counts_as_long_as_the_code_is_the_same(tmp_path):
+    md, notebook = tmp_path / "01_small.md", small_notebook("print(1)")
+    assert chapters.earlier_times(md, notebook) == {}
+    notebook.metadata.executed = {"code": chapters.code_hash(notebook), "seconds": {"AVX2": 7}}
+    chapters.write(md, notebook)
+    assert chapters.earlier_times(md, notebook) == {"AVX2": 7}
+    assert chapters.earlier_times(md, small_notebook("print(2)")) == {}
+
+
+@every_chapter
+def test_the_run_time_in_the_text_is_the_measured_one(md):
+    executed = chapters.stored(md).metadata.executed
+    if isinstance(executed.seconds, dict):
+        assert chapters.run_time(executed.seconds).split(", measured")[0] in md.read_text(encoding="utf-8")

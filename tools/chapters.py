@@ -1,12 +1,14 @@
 """Keep each chapter's pair in step: people edit ``NN_name.md``, and ``NN_name.ipynb`` is made from it.
 
     python tools/chapters.py sync          carry prose and captions into the notebook; outputs stay
-    python tools/chapters.py execute 03    run the code from a fresh kernel, store outputs and run time
+    python tools/chapters.py execute 03    run the code from a fresh kernel, store outputs and run times
     python tools/chapters.py format        lay out the code cells as ruff does
     python tools/chapters.py stamp         repeat the repository's address of _config.yml where it is needed
     python tools/chapters.py check         say what is out of step; the exit status is 1 if anything is
 
-Without numbers, all chapters. The .md is always the source: nothing here reads a time stamp.
+Without numbers, all chapters. The .md is always the source: nothing here reads a time stamp. `execute` runs
+a chapter twice where the processor has AVX-512 and bfloat16: as it is, and limited to AVX2, for the second
+run time and to see that both print the same. With --once the second run is left out.
 """
 
 from __future__ import annotations
@@ -52,6 +54,13 @@ RUN_TIME = re.compile(r"^\*\*Run time\.\*\*.*$", re.M)
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/])/(?:home|Users|root|tmp|private|var|opt|work|usr)/[\w.]+|site-packages"
 )
+ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+AVX512, AVX2 = "AVX-512", "AVX2"  # the two kinds of processor whose run times a chapter names
+KINDS = {AVX512: "with AVX-512 and bfloat16", AVX2: "with instructions limited to AVX2"}
+LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
+WAITING = {
+    "OMP_WAIT_POLICY": "PASSIVE"
+}  # a thread that waits by spinning takes the core from the one it waits for
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STAMPED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "book/*.md")
 
@@ -132,21 +141,27 @@ def sync(md: Path) -> bool:
 # --- execution ----------------------------------------------------------------------------------
 
 
-def execute(md: Path) -> None:
-    """Run the chapter from a fresh kernel; store its outputs, a hash of its code and its run time."""
+def execute(md: Path, once: bool = False) -> list[str]:
+    """Run the chapter from a fresh kernel; store its outputs, a hash of its code and its run times.
+
+    Args:
+        md: The chapter.
+        once: Whether to leave out the second run, limited to AVX2. The time of an earlier one is kept as long
+            as the code is the same.
+
+    Returns:
+        What the second run printed otherwise, one line a cell.
+    """
     notebook = from_source(md)
-    begin = time.perf_counter()
-    NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=None,
-        record_timing=False,
-        store_widget_state=False,
-        coalesce_streams=True,
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(BOOK)}},
-    ).execute()
-    seconds = time.perf_counter() - begin
+    kind = kind_of_processor()
+    seconds = {kind: run(notebook)}
+    differences = []
+    if once:
+        seconds = earlier_times(md, notebook) | seconds
+    elif kind == AVX512:
+        again = from_source(md)
+        seconds[AVX2] = run(again, LIMITS)
+        differences = different(notebook, again)
     for cell in code_cells(notebook):
         for output in cell.outputs:  # a page has no kernel: its text form says more than a dead widget
             output.get("data", {}).pop(WIDGET, None)
@@ -156,19 +171,82 @@ def execute(md: Path) -> None:
     described = from_source(md)
     for cell, ran in zip(code_cells(described), code_cells(notebook), strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
-    described.metadata.executed = {"code": code_hash(described), "seconds": round(seconds)}
+    described.metadata.executed = {"code": code_hash(described), "seconds": seconds}
     write(md, described)
-    print(f"{md.stem}: {seconds:.0f} s")
+    print(f"{md.stem}: " + ", ".join(f"{value} s {KINDS[name]}" for name, value in seconds.items()))
+    return [f"{md.stem}: {line}" for line in differences]
 
 
-def run_time(seconds: float) -> str:
-    """The run time as a reader needs it: rounded up, so that it stays the same from run to run."""
-    if seconds <= 60:
-        bound = f"{max(10, math.ceil(seconds / 10) * 10)} seconds"
-    else:
-        bound = f"{math.ceil(seconds / 30) / 2:g} minutes"
+def run(notebook: nbformat.NotebookNode, limits: dict[str, str] | None = None) -> int:
+    """Run a notebook in place, under these environment variables; the seconds that it takes.
+
+    A machine that does other work as well makes a chapter slow, but not its processor time. On a quiet one
+    the processor time is the larger of the two, as both cores work. So the smaller is what a reader meets.
+    """
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=None,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(BOOK)}},
+    )
+    begin, before = time.perf_counter(), os.times()
+    client.execute(env=os.environ | WAITING | (limits or {}))
+    wall, after = time.perf_counter() - begin, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return round(min(wall, used or wall))  # Windows counts no children
+
+
+def kind_of_processor() -> str:
+    """Which of ``KINDS`` runs here."""
+    from dcganlib.fast import has_bfloat16
+
+    return AVX512 if has_bfloat16() else AVX2
+
+
+def earlier_times(md: Path, notebook: nbformat.NotebookNode) -> dict[str, int]:
+    """The run times stored for the same code, by kind of processor."""
+    if not md.with_suffix(".ipynb").exists() or not same_code(stored(md), notebook):
+        return {}
+    seconds = stored(md).metadata.executed.seconds
+    return dict(seconds) if isinstance(seconds, dict) else {}
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    """The text of a cell's outputs; pictures are left out."""
+    parts = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        parts += [output.get("text", ""), data.get("text/html", ""), data.get("text/plain", "")]
+    return ADDRESS.sub("", "".join(parts))
+
+
+def different(one: nbformat.NotebookNode, other: nbformat.NotebookNode) -> list[str]:
+    """Which cells print otherwise in another run of the same code, of those that are compared."""
+    pairs = zip(code_cells(one), code_cells(other), strict=True)
+    return [
+        f"cell {a.execution_count} prints otherwise with AVX2:\n{printed(a)}---\n{printed(b)}"
+        for a, b in pairs
+        if "nbval-ignore-output" not in tags(a) and printed(a) != printed(b)
+    ]
+
+
+def run_time(seconds: dict[str, int]) -> str:
+    """The run times as a reader needs them: rounded up, so that they stay the same from run to run."""
+    bounds = [f"under {rounded(seconds[kind])} {words}" for kind, words in KINDS.items() if kind in seconds]
     cores = os.cpu_count()
-    return f"Under {bound}, measured on {cores} CPU core{'s' * (cores != 1)}."
+    line = f"{', '.join(bounds)}, measured on {cores} CPU core{'s' * (cores != 1)}."
+    return line[0].upper() + line[1:]
+
+
+def rounded(seconds: float) -> str:
+    """The next 10 seconds up to a minute, the next half minute from there."""
+    if seconds <= 60:
+        return f"{max(10, math.ceil(seconds / 10) * 10)} seconds"
+    return f"{math.ceil(seconds / 30) / 2:g} minutes"
 
 
 def format_code(md: Path) -> None:
@@ -301,7 +379,8 @@ def main() -> int:
     )
     parser.add_argument("action", choices=["sync", "execute", "format", "stamp", "check"])
     parser.add_argument("numbers", nargs="*", metavar="NN", help="chapter numbers, such as 03; default: all")
-    args = parser.parse_args()
+    parser.add_argument("--once", action="store_true", help="execute: leave out the run limited to AVX2")
+    args = parser.parse_intermixed_args()
     paths = chapters(args.numbers)
     if args.action == "check":
         return int(check(paths) > 0)
@@ -310,9 +389,13 @@ def main() -> int:
     if args.action in ("stamp", "sync"):
         in_step = [sync(md) for md in paths]
         return int(not all(in_step))
-    for md in paths:
-        {"execute": execute, "format": format_code}[args.action](md)
-    return 0
+    if args.action == "format":
+        for md in paths:
+            format_code(md)
+        return 0
+    differences = [line for md in paths for line in execute(md, args.once)]
+    print("\n".join(differences))
+    return int(bool(differences))
 
 
 if __name__ == "__main__":

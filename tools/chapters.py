@@ -54,7 +54,7 @@ RUN_TIME = re.compile(r"^\*\*Run time\.\*\*.*$", re.M)
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/])/(?:home|Users|root|tmp|private|var|opt|work|usr)/[\w.]+|site-packages"
 )
-ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 AVX512, AVX2 = "AVX-512", "AVX2"  # the two kinds of processor whose run times a chapter names
 KINDS = {AVX512: "with AVX-512 and bfloat16", AVX2: "with instructions limited to AVX2"}
 LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}

@@ -147,3 +147,45 @@ def show_slider(
         f'<input type="range" min="0" max="{last}" value="{start}" aria-valuetext="{now}" '
         f'style="flex: 1; min-width: 8em" oninput="{html.escape(_MOVE)}"><output>{now}</output></label></div>'
     )
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """Show a table, as a notebook output.
+
+    Cells that begin like a number are aligned at the right. The first column names the rows.
+
+    Args:
+        head: Names of the columns.
+        rows: For each row its cells, as many as there are columns; each is shown as ``str`` gives it.
+
+    Returns:
+        An IPython HTML object.
+
+    Raises:
+        ValueError: A row has another number of cells than there are columns.
+    """
+    from IPython.display import HTML  # only notebooks have it
+
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"each row must have {len(head)} cells, one for each column, got {list(row)}")
+    right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
+
+    def cell(kind: str, value: Any, column: int) -> str:
+        style = ' style="text-align: right"' if right[column] and column > 0 else ""
+        return f"<{kind}{style}>{html.escape(str(value))}</{kind.split()[0]}>"
+
+    top = "".join(
+        cell('th scope="col"', name, index) if name else "<td></td>" for index, name in enumerate(head)
+    )
+    lines = [
+        cell('th scope="row"', row[0], 0)
+        + "".join(cell("td", value, index) for index, value in enumerate(row[1:], start=1))
+        for row in rows
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return HTML(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _is_number(value: Any) -> bool:
+    return str(value).lstrip("-−")[:1].isdigit()

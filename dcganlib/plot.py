@@ -172,12 +172,12 @@ def plot_history(
         for colour, (name, label) in zip(("C0", "C1"), curves, strict=True):
             values = torch.tensor([row[name] for row in table], dtype=torch.float32, device="cpu")
             if smooth > 1 and len(values) >= smooth:
-                ax.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+                ax.plot(steps, values, color=colour, alpha=0.15, linewidth=0.5)
                 ax.plot(steps[smooth - 1 :], values.unfold(0, smooth, 1).mean(-1), color=colour, label=label)
             else:
                 ax.plot(steps, values, color=colour, label=label, linewidth=1)
         ax.set_xlabel("step")
-        ax.legend(loc="best")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)  # above, off the curves
     axes[0].axhline(LN2, color="0.4", linestyle=":", linewidth=1)
     axes[0].set_ylabel("loss (nats)")
     axes[1].axhline(0.5, color="0.4", linestyle=":", linewidth=1)
@@ -372,3 +372,20 @@ def _import_matplotlib() -> None:
             mpl.rcParams["backend"] = backend
         except ValueError:
             warnings.warn(f"MPLBACKEND is {backend!r}, which is no backend of Matplotlib", stacklevel=4)
+
+
+_STYLE = {
+    "figure.dpi": 130,
+    "font.size": 10.5,
+    "axes.titlesize": "medium",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def use_style() -> None:
+    """Draw all further charts in the book's style: large type, no box around the axes or the legend."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(_STYLE)

@@ -16,7 +16,7 @@ PAGES = sorted(path for path in BOOK.glob("*.md") if path not in CHAPTERS)
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
 BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
-SHOWS = {"print", "show_source", "show_animation", "show_slider", "display"}
+SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "display"}
 
 every_chapter = pytest.mark.parametrize("md", CHAPTERS, ids=lambda md: md.stem)
 every_text = pytest.mark.parametrize("md", [*CHAPTERS, *PAGES], ids=lambda md: md.stem)

@@ -1,0 +1,110 @@
+"""What is mended in the rendered pages, each on a page of a few words."""
+
+import base64
+import io
+import re
+
+import finish_pages
+import pytest
+from PIL import Image
+
+
+def inline(frames):
+    """A picture in the address of an image: one frame, or a film of several."""
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer, "webp", lossless=True, save_all=len(frames) > 1, append_images=frames[1:], duration=100
+    )
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+RED, BLUE = (Image.new("RGB", (12, 8), colour) for colour in ("#ff0000", "#0000ff"))
+
+
+def test_a_script_and_the_viewport_come_once_and_thebe_not_at_all():
+    view = '<meta name="viewport" content="width=device-width" />'
+    script = "<script>let once = 1</script>"
+    head = f"{view}{script}{view}<script>const THEBE = 'thebe'</script>{script}"
+    page = f"<head>{head}<script src='a.js'></script></head>{script}"
+    assert finish_pages.without_repeats(page) == (
+        f"<head>{view}{script}<script src='a.js'></script></head>{script}"
+    )
+
+
+def test_a_picture_in_the_page_becomes_a_file_of_the_same_bytes(tmp_path):
+    address = inline([RED])
+    page = finish_pages.with_picture_files(f'<p><img alt="red" src="{address}"></p>', tmp_path, "../_images")
+    name = re.fullmatch(r'<p><img alt="red" src="\.\./_images/(\w+\.webp)"></p>', page)[1]
+    assert (tmp_path / name).read_bytes() == base64.b64decode(address.split(",")[1])
+
+
+def test_a_film_rests_on_its_last_frame(tmp_path):
+    page = f'<img class="dark-light" alt="a film" width="24" src="{inline([RED, RED, BLUE])}">'
+    page = finish_pages.with_picture_files(page, tmp_path, "i")
+    still, moving = re.findall(
+        r'<img class="film-\w+ dark-light" alt="a film" width="24" src="i/([^"]+)">', page
+    )
+    with Image.open(tmp_path / still) as image:
+        assert image.convert("RGB").getpixel((5, 5)) == (0, 0, 255)
+    with Image.open(tmp_path / moving) as image:
+        assert image.n_frames in (2, 3)  # equal frames may be stored as one
+        assert image.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    assert page.count("<button") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ('<img alt="x" src="red.png" />', '<img alt="x" src="red.png" width="12" height="8" loading="lazy">'),
+        ('<img width="24" src="red.png">', '<img width="24" src="red.png" height="16" loading="lazy">'),
+        (
+            '<img class="film-still" src="red.png">',
+            '<img class="film-still" src="red.png" width="12" height="8">',
+        ),
+        ('<img src="gone.png">', '<img src="gone.png">'),
+        ('<img src="https://example.org/red.png">', '<img src="https://example.org/red.png">'),
+    ],
+)
+def test_a_picture_keeps_its_place_until_it_is_seen(tmp_path, given, told):
+    RED.save(tmp_path / "red.png")
+    assert finish_pages.with_picture_sizes(given, tmp_path) == told
+
+
+def highlighted(code):
+    return f'<div class="highlight-python notranslate"><div class="highlight"><pre>{code}</pre></div></div>'
+
+
+def test_long_lines_of_source_hang_below_their_own_indent():
+    text = f'def f():\n    <span class="sd">"""{"word " * 20}\n\n    end"""</span>\n'
+    page = finish_pages.with_hanging_lines(highlighted(text))
+    assert re.findall(r"--indent: (\d+)ch", page) == ["4", "8", "8"]
+    assert re.sub(r"<[^>]*>", "", page) == re.sub(r"<[^>]*>", "", text)  # what is copied is the same
+    for line in re.findall(r'<span class="hangs"[^>]*>(.*)</span>$', page, re.M):
+        assert line.count("<span") == line.count("</span>")
+    assert page.count('<span class="sd">') == 2
+
+
+def test_source_that_fits_is_left_alone():
+    page = highlighted("x = 1  # " + "y" * (finish_pages.WIDEST_LINE - 9))
+    assert finish_pages.with_hanging_lines(page) == page
+
+
+def test_a_signature_of_several_lines_is_no_list_of_definitions():
+    signature = '(<dl>\n<dd><em class="sig-param">a</em>,</dd>\n<dd><em>b</em>,</dd>\n</dl>)'
+    page = signature + "<dl><dt>t</dt><dd>d</dd></dl>"
+    page = finish_pages.with_roles(page)
+    assert page.count("<dl>") == page.count("<dd>") == 1
+    assert page.count('class="sig-line"') == 2
+
+
+def test_a_link_into_the_glossary_says_what_the_term_means():
+    glossary = (
+        '<dt id="term-GAN">GAN</dt><dd><p>A <em>game</em> of\n two "networks".</p></dd>'
+        '<dt id="term-loss">loss</dt><dd><p>As in \\(L\\).</p></dd>'
+    )
+    terms = finish_pages.meanings(glossary)
+    link = '<a class="reference internal" href="glossary.html#term-{}">it</a>'
+    shown = finish_pages.with_meanings(link.format("GAN"), terms)
+    assert ' title="A game of two &quot;networks&quot;."' in shown
+    for term in ("loss", "nothing"):  # a formula would be read as its code
+        assert finish_pages.with_meanings(link.format(term), terms) == link.format(term)

@@ -1,0 +1,305 @@
+"""The rendered pages in a browser, as a reader has them: `make pages`.
+
+They need the rendered book, whose folder the variable RENDERED names, and a Chromium or Chrome: any on the
+path, or the one that the variable CHROMIUM names. Without the first nothing is tested here, and without the
+second only the workflow, which sets CI, fails.
+"""
+
+import os
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+if not os.environ.get("RENDERED"):
+    pytest.skip("the rendered pages are tested by `make pages`", allow_module_level=True)
+BOOK = Path(os.environ["RENDERED"]).resolve()
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+BROWSER = next(filter(None, (os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), shutil.which(MAC))), None)
+if BROWSER is None:
+    if os.environ.get("CI"):
+        pytest.fail("no Chromium or Chrome: the workflow must have one", pytrace=False)
+    pytest.skip("no Chromium or Chrome on this machine: the pages go untested", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `pages` is not installed")
+import axe_playwright_python  # noqa: E402
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = sorted(path for path in BOOK.rglob("*.html") if "_static" not in path.parts and path.parent != BOOK)
+PAGES += [BOOK / name for name in ("search.html", "genindex.html", "py-modindex.html")]
+CHAPTERS = [path for path in PAGES if path.name[:2].isdigit()]
+PHONE, TABLET, SMALL, WINDOW, LARGE = (390, 844), (768, 1024), (1024, 768), (1280, 800), (1440, 900)
+
+every_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+every_size = pytest.mark.parametrize("size", [PHONE, TABLET, SMALL, LARGE], ids=lambda size: f"{size[0]} px")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def tabs(chromium):
+    """Open tabs by their options, so that each is made once."""
+    opened = {}
+    yield opened
+    for tab in opened.values():
+        tab.context.close()
+
+
+@pytest.fixture
+def visit(chromium, tabs):
+    """Open a page: ``visit(path, (390, 844), color_scheme="dark")``; formulas are set when it returns."""
+
+    def load(path, size=WINDOW, **options):
+        key = (size, *sorted(options.items()))
+        if key not in tabs:
+            context = chromium.new_context(
+                viewport=dict(zip(("width", "height"), size, strict=True)), **options
+            )
+            context.set_default_timeout(60_000)
+            tabs[key] = context.new_page()
+        tab = tabs[key]
+        tab.goto(path.as_uri() if isinstance(path, Path) else path)
+        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return tab
+
+    return load
+
+
+def drawer(tab, which):
+    """Whether a sidebar can be seen: beside the page or, on a small screen, as a drawer over it."""
+    return tab.evaluate(
+        """(which) => ["", "-modal"].some((kind) => {
+             const box = document.getElementById(`pst-${which}-sidebar${kind}`);
+             const place = box.getBoundingClientRect();
+             return box.checkVisibility({visibilityProperty: true, opacityProperty: true})
+               && place.width > 100 && place.right > 50 && place.left < innerWidth - 50; })""",
+        which,
+    )
+
+
+def until(tab, which, shown):
+    """Wait for a sidebar to have come or gone; False if it does not."""
+    for _ in range(40):
+        if drawer(tab, which) == shown:
+            return True
+        tab.wait_for_timeout(50)
+    return False
+
+
+@every_size
+def test_the_menu_opens_and_closes_by_touch(visit, size):
+    tab = visit(BOOK / "book" / "notation.html", size, has_touch=True)
+    at_first = drawer(tab, "primary")
+    assert at_first == (size[0] >= 992)
+    button = tab.locator(".primary-toggle:visible")
+    button.tap()
+    assert until(tab, "primary", not at_first)
+    if at_first:
+        button.tap()
+    else:
+        tab.get_by_role("link", name="6. A walk through the latent space").wait_for()
+        tab.locator("dialog[open] .drawer-close").tap()
+    assert until(tab, "primary", at_first)
+    if not at_first:  # again, and out by a tap beside it
+        button.tap()
+        assert until(tab, "primary", True)
+        tab.touchscreen.tap(size[0] - 10, size[1] // 2)
+        assert until(tab, "primary", False)
+
+
+@every_size
+def test_the_menu_and_this_pages_contents_open_and_close_by_keyboard(visit, size):
+    tab = visit(BOOK / "book" / "glossary.html" if size == LARGE else BOOK / "book" / "notation.html", size)
+    for which in ("primary", "secondary"):
+        at_first = drawer(tab, which)
+        button = tab.locator(f".{which}-toggle:visible")
+        if which == "secondary" and button.count() == 0:
+            assert size[0] >= 1200, "no button for the contents"
+            continue
+        button.focus()
+        assert button.evaluate("(box) => getComputedStyle(box).outlineStyle") == "solid"
+        tab.keyboard.press("Enter")
+        assert until(tab, which, not at_first)
+        if at_first:
+            button.focus()
+        tab.keyboard.press("Enter" if at_first else "Escape")
+        assert until(tab, which, at_first)
+
+
+def test_a_chapter_is_reached_from_a_phone(visit):
+    tab = visit(BOOK / "book" / "index.html", PHONE, has_touch=True)
+    tab.locator(".primary-toggle:visible").tap()
+    tab.get_by_role("link", name="3. Size arithmetic").first.tap()
+    tab.wait_for_url("**/03_size_arithmetic.html")
+    assert not drawer(tab, "primary")
+
+
+WIDER = """() => [...document.querySelectorAll(".bd-article *")].filter((box) => {
+    const style = getComputedStyle(box);
+    return box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0 && style.display !== "inline"
+      && box.checkVisibility() && !box.closest("svg, [data-texts]")
+      && (!box.closest("mjx-container") || box.matches("mjx-container"));
+  }).filter((box, _, all) => !all.some((other) => other !== box && box.contains(other)))
+  .map((box) => [box.tagName, box.closest("[data-scrolls]") !== null,
+    (box.closest("[data-scrolls]") || box).tabIndex, box.textContent.trim().slice(0, 40)])"""
+
+
+@every_page
+def test_nothing_is_wider_than_the_page_at_1280(visit, path):
+    tab = visit(path)
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert tab.evaluate(WIDER) == []
+
+
+@every_page
+def test_what_is_wider_than_a_phone_says_so_and_scrolls(visit, path):
+    tab = visit(path, PHONE)
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    wider = tab.evaluate(WIDER)
+    assert [box for box in wider if not box[1] or box[2] != 0] == []
+    if wider:
+        box = tab.locator("[data-scrolls]:visible").first
+        assert box.evaluate("(box) => getComputedStyle(box).maskImage").startswith("linear-gradient")
+        box.focus()
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_function("(box) => box.scrollLeft > 0", arg=box.element_handle())
+
+
+@every_chapter
+def test_only_what_scrolls_among_formulas_and_code_is_a_tab_stop(visit, path):
+    stops = """() => [...document.querySelectorAll(".bd-article :is(mjx-container, pre)")]
+        .filter((box) => box.tabIndex >= 0 && box.scrollWidth <= box.clientWidth + 1).length"""
+    assert visit(path).evaluate(stops) == 0
+
+
+@every_chapter
+def test_wrapped_source_stays_right_of_its_indent(visit, path):
+    lines = visit(path).evaluate("""() => [...document.querySelectorAll(".cell_output .hangs")]
+        .filter((line) => line.checkVisibility()).map((line) => {
+          const range = document.createRange();
+          range.selectNodeContents(line);
+          const all = [...range.getClientRects()].filter((part) => part.width > 0);
+          const text = line.textContent, indent = text.length - text.trimStart().length;
+          const column = parseFloat(getComputedStyle(line).paddingLeft) / (indent + 4);
+          const left = line.getBoundingClientRect().left, top = Math.min(...all.map((part) => part.top));
+          return all.filter((part) => part.top > top + 8).map((part) => (part.left - left) / column - indent);
+        })""")
+    assert [part for line in lines for part in line if part < 3.5] == []
+    assert path.name[:2] not in ("03", "09") or any(lines)  # the check has something to check
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_film_stops_and_starts_by_its_button_and_rests_for_who_wants_no_motion(visit, motion):
+    path = next(path for path in CHAPTERS if path.name.startswith("01"))
+    tab = visit(path, reduced_motion=motion)
+    film, button = tab.locator(".film").first, tab.locator(".film-button").first
+    moving, still = film.locator(".film-moving"), film.locator(".film-still")
+    plays = motion == "no-preference"
+    for _ in range(2):
+        assert (moving.is_visible(), still.is_visible()) == (plays, not plays)
+        assert button.inner_text() == ("Pause" if plays else "Play")
+        button.focus()
+        tab.keyboard.press("Enter")
+        plays = not plays
+    tab.emulate_media(media="print")
+    assert still.is_visible()
+    assert not moving.is_visible()
+    tab.emulate_media(media="screen")
+
+
+@every_chapter
+def test_no_moving_picture_is_without_a_button(visit, path):
+    tab = visit(path)
+    films = tab.evaluate("""() => [...document.querySelectorAll(".bd-article img")]
+        .filter((image) => /\\.(webp|gif)$/.test(image.src) && !image.closest("[data-texts]"))
+        .map((image) => image.closest(".film") !== null)""")
+    assert all(films)
+    assert tab.evaluate("""document.querySelectorAll("img[src^='data:']").length""") == 0
+
+
+CHECK = """() => axe.run({include: ["body"], exclude: ["mjx-container", ".highlight span"]}, {
+    resultTypes: ["violations"],
+    rules: {"label-content-name-mismatch": {enabled: true}},
+  }).then((found) => found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
+    .map((one) => [one.id, one.nodes.length, one.nodes[0].html.slice(0, 200)]))"""
+
+
+@every_page
+def test_axe_finds_nothing_serious(visit, path):
+    tab = visit(path)
+    tab.evaluate(AXE)
+    assert tab.evaluate(CHECK) == []
+
+
+@pytest.mark.parametrize("name", ["index", "notation", "troubleshooting", "references"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_a_phone(visit, name, scheme):
+    tab = visit(BOOK / "book" / f"{name}.html", PHONE, color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.dataset.theme") == scheme
+    tab.evaluate(AXE)
+    assert tab.evaluate(CHECK) == []
+
+
+def test_in_the_dark_charts_are_dark_and_samples_are_as_they_are(visit):
+    path = next(path for path in CHAPTERS if path.name.startswith("07"))
+    seen = {}
+    for scheme in ("light", "dark"):
+        tab = visit(path, color_scheme=scheme)
+        for kind in ("chart", "samples"):
+            picture = tab.locator(
+                "#fig-measuring-bias img" if kind == "chart" else "#fig-measuring-sources img"
+            )
+            picture.scroll_into_view_if_needed()
+            picture.evaluate("(image) => image.decode()")
+            seen[scheme, kind] = picture.evaluate("(image) => getComputedStyle(image).filter")
+    assert seen["light", "chart"] == seen["light", "samples"] == seen["dark", "samples"] == "none"
+    assert seen["dark", "chart"].startswith("invert(0.9)")
+
+
+@pytest.fixture(scope="module")
+def address():
+    """The book over http on this machine."""
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *words: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(BOOK)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("way", ["file", "http"])
+def test_no_page_asks_another_machine_and_no_script_fails(chromium, address, way):
+    base = BOOK.as_uri() if way == "file" else address
+    asked, failed = [], []
+    context = chromium.new_context()
+    tab = context.new_page()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: failed.append((tab.url, str(error))))
+    tab.on("requestfailed", lambda request: failed.append((request.url, request.failure)))
+    for path in PAGES:
+        tab.goto(f"{base}/{path.relative_to(BOOK).as_posix()}")
+        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    context.close()
+    assert len(asked) > 3 * len(PAGES)
+    assert [url for url in asked if not url.startswith((f"{base}/", "data:", "blob:"))] == []
+    assert failed == []

@@ -1,0 +1,206 @@
+"""Finish the rendered pages: a Sphinx extension that mends what the theme and the notebooks leave undone.
+
+Loaded by ``_config.yml``. After the build every page is read once and written back with
+
+- one viewport, no script of a service that the book does not use, and no script twice;
+- the roles that make lists and tables right for screen readers;
+- pictures as files of their own, fetched as they come into view, with their size so that nothing jumps;
+- each film with its last frame as a still, for readers who want no motion and for print;
+- a hanging indent for each line of long source, so that a wrapped line keeps its place;
+- what a word means, on each link into the glossary.
+
+Each step is a function from text to text, so that it can be tried alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+WIDEST_LINE = 88  # columns that fit beside both sidebars; the chapters' own code keeps to it
+
+_INLINE_PICTURE = re.compile(
+    r'<img (?P<before>[^>]*?)src="data:image/(?P<kind>\w+);base64,(?P<data>[^"]+)"(?P<after>[^>]*)>'
+)
+_PICTURE = re.compile(r"<img (?P<attributes>[^>]*)>")
+_SOURCE = re.compile(
+    r'(<div class="highlight-(?:python|ipython3) notranslate"><div class="highlight)("><pre>)(.*?)(?=</pre>)',
+    re.S,
+)
+_SIGNATURE = re.compile(r'<dl>\s*(?=<dd><em class="sig-param">)(.*?)</dl>', re.S)
+_TERM = re.compile(r'<dt id="(term-[^"]+)">.*?<dd>(.*?)</dd>', re.S)
+_TERM_LINK = re.compile(r'<a class="reference internal" href="((?:glossary\.html)?#(term-[^"]+))">')
+
+
+def without_repeats(page: str) -> str:
+    """Keep one viewport, each inline script once, and none of Thebe's, which no page uses."""
+    seen: set[str] = set()
+
+    def first(match: re.Match[str]) -> str:
+        found = match[0]
+        key = "viewport" if "viewport" in found else found
+        if "thebe" in found or key in seen:
+            return ""
+        seen.add(key)
+        return found
+
+    head, end, rest = page.partition("</head>")
+    head = re.sub(r'<meta name="viewport"[^>]*>|<script\b[^>]*>[^<]*</script>', first, head)
+    return head + end + rest
+
+
+def with_roles(page: str) -> str:
+    """Give screen readers the structure that the eye sees."""
+    page = page.replace('role="doc-biblioentry"', 'role="listitem"')  # the parent is a list
+    page = re.sub(r'<th class="head">\s*(<p>\s*</p>)?\s*</th>', "<td></td>", page)  # a corner names nothing
+    # A signature over several lines is made of <dd> without <dt>: no list of definitions.
+    page = _SIGNATURE.sub(_as_lines, page)
+    # A button whose words can be read is called by these words.
+    page = re.sub(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r"\1", page)
+    page = page.replace('title="Toggle primary sidebar"', 'title="Chapters" aria-label="Chapters"')
+    page = page.replace('title="Toggle secondary sidebar"', 'title="On this page" aria-label="On this page"')
+    sidebar = '<div id="pst-primary-sidebar" '
+    return page.replace(sidebar, f'{sidebar}role="complementary" aria-label="The book" ')
+
+
+def _as_lines(match: re.Match[str]) -> str:
+    lines = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
+
+
+def with_picture_files(page: str, folder: Path, address: str) -> str:
+    """Move pictures that a page carries in itself into files; give films a still.
+
+    Args:
+        page: The page.
+        folder: Where the files go.
+        address: Of this folder, from the page.
+    """
+
+    def moved(match: re.Match[str]) -> str:
+        content = base64.b64decode(match["data"])
+        name = hashlib.sha256(content).hexdigest()[:16]
+        (folder / f"{name}.{match['kind']}").write_bytes(content)
+        attributes = f"{match['before']}{match['after']}".strip().removesuffix("/").strip()
+        picture = f'<img {attributes} src="{address}/{name}.{match["kind"]}">'
+        with Image.open(io.BytesIO(content)) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames == 1:
+                return picture
+            image.seek(frames - 1)
+            image.convert("RGB").save(folder / f"{name}-still.png")
+        still = f'<img {attributes} src="{address}/{name}-still.png">'
+        return (
+            '<div class="film">'
+            + still.replace('class="', 'class="film-still ', 1)
+            + picture.replace('class="', 'class="film-moving ', 1)
+            + '<button type="button" class="film-button btn btn-sm" hidden>Pause</button></div>'
+        )
+
+    return _INLINE_PICTURE.sub(moved, page)
+
+
+def with_picture_sizes(page: str, folder: Path) -> str:
+    """Fetch a picture as it comes into view, and keep its place until then.
+
+    Args:
+        page: The page.
+        folder: Of the page, from which its addresses lead.
+    """
+
+    def sized(match: re.Match[str]) -> str:
+        attributes = match["attributes"].rstrip().removesuffix("/").rstrip()
+        source = re.search(r'\bsrc="([^":]+\.(?:png|webp|gif|jpe?g))"', attributes)
+        if source is None or "loading=" in attributes:
+            return match[0]
+        path = (folder / source[1].split("?")[0]).resolve()
+        if not path.is_file():
+            return match[0]
+        with Image.open(path) as image:
+            wide, high = image.size
+        shape = "" if "transform:" in attributes else f' width="{wide}" height="{high}"'
+        given = re.search(r'\bwidth="(\d+)"', attributes)
+        if given:
+            shape = f' height="{round(int(given[1]) * high / wide)}"'
+        lazy = "" if "film-still" in attributes else ' loading="lazy"'  # print shows it, seen or not
+        return f"<img {attributes}{shape}{lazy}>"
+
+    return _PICTURE.sub(sized, page)
+
+
+def with_hanging_lines(page: str) -> str:
+    """Wrap each line of source that is wider than the page, so that its continuation is indented further."""
+
+    def lined(match: re.Match[str]) -> str:
+        start, middle, code = match.groups()
+        texts = [html.unescape(re.sub(r"<[^>]*>", "", line)) for line in code.split("\n")]
+        if max(map(len, texts)) <= WIDEST_LINE:
+            return match[0]
+        lines, opened = [], []
+        for line, text in zip(code.split("\n"), texts, strict=True):
+            before = "".join(opened)
+            for tag in re.findall(r"<span\b[^>]*>|</span>", line):
+                if tag == "</span>":
+                    opened.pop()
+                else:
+                    opened.append(tag)
+            indent = len(text) - len(text.lstrip()) + 4
+            body = f"{before}{line}{'</span>' * len(opened)}"
+            lines.append(f'<span class="hangs" style="--indent: {indent}ch">{body}</span>' if text else line)
+        return f"{start} long-source{middle}" + "\n".join(lines)
+
+    return _SOURCE.sub(lined, page)
+
+
+def meanings(glossary: str) -> dict[str, str]:
+    """What each term of the rendered glossary means, in plain text, by its anchor."""
+    return {
+        anchor: re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", text))).strip()
+        for anchor, text in _TERM.findall(glossary)
+    }
+
+
+def with_meanings(page: str, terms: dict[str, str]) -> str:
+    """Say on each link into the glossary what the term means; one with a formula stays without."""
+
+    def told(match: re.Match[str]) -> str:
+        meaning = terms.get(match[2], "")
+        if not meaning or "\\" in meaning:
+            return match[0]
+        return f'<a class="reference internal" href="{match[1]}" title="{html.escape(meaning)}">'
+
+    return _TERM_LINK.sub(told, page)
+
+
+def finish(folder: Path) -> None:
+    """Finish all pages of a rendered book."""
+    pictures = folder / "_images"
+    pictures.mkdir(exist_ok=True)
+    glossary = folder / "book" / "glossary.html"
+    terms = meanings(glossary.read_text(encoding="utf-8")) if glossary.exists() else {}
+    for path in sorted(folder.rglob("*.html")):
+        if "_static" in path.parts:
+            continue
+        page = path.read_text(encoding="utf-8")
+        address = "../" * (len(path.relative_to(folder).parts) - 1) + "_images"
+        page = with_roles(without_repeats(page))
+        page = with_picture_sizes(with_picture_files(page, pictures, address), path.parent)
+        path.write_text(with_meanings(with_hanging_lines(page), terms), encoding="utf-8")
+
+
+def _finished(app: Any, exception: Exception | None) -> None:
+    if exception is None and app.builder.format == "html" and app.builder.name != "epub":
+        finish(Path(app.outdir))
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("build-finished", _finished)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

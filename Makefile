@@ -26,7 +26,7 @@ DONE := .venv/.installed
 PAGE := _build/html/index.html
 
 .NOTPARALLEL:
-.PHONY: FORCE help book test execute serve lint unit notebooks format sync stamp lock lowest colab clean
+.PHONY: FORCE help book test pages execute serve lint unit notebooks format sync stamp lock lowest colab clean
 
 help:    ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ unit: $(DONE)    ## unit tests with coverage
 # faster than one after the other on two threads, and the outputs are the same.
 notebooks: $(DONE)    ## re-run every notebook and compare each output with the stored one
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --junitxml=_build/tests/notebooks.xml $(NOTEBOOKS)
+
+pages: book    ## try the rendered pages in headless Chromium: navigation, width, accessibility
+	@RENDERED=_build/html $(BIN)/pytest --quiet --junitxml=_build/tests/pages.xml tests/test_pages.py
 
 execute: $(DONE)    ## re-run the chapters and store their outputs; CHAPTERS="03 04" for some
 	@$(PY) tools/chapters.py execute $(CHAPTERS)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dcganlib import losses, notebook
 from dcganlib.models import Layer
-from dcganlib.notebook import show_animation, show_slider, show_source
+from dcganlib.notebook import show_animation, show_slider, show_source, show_table
 from dcganlib.plot import animate
 
 
@@ -135,3 +135,20 @@ def test_a_slider_takes_colour_and_finished_pictures():
 def test_a_slider_refuses_what_it_cannot_show(frames, texts, alt, options, message):
     with pytest.raises(ValueError, match=message):
         show_slider(frames, texts, alt, **options)
+
+
+def test_show_table_names_rows_and_columns_and_aligns_numbers():
+    shown = show_table(
+        ["", "time", "way"], [["a & b", "-3.5 s", "plain"], ["c", 12, "3 rounds"]]
+    )._repr_html_()
+    assert re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', shown) == ["time", "way"]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', shown) == ["a &amp; b", "c"]
+    right = re.findall(r'<td style="text-align: right">([^<]*)</td>', shown)
+    assert right == ["-3.5 s", "plain", "12", "3 rounds"]  # a column with a number in it is one of numbers
+    words = show_table(["name", "where"], [["a", "here"]])._repr_html_()
+    assert "<td>here</td>" in words
+
+
+def test_a_row_that_does_not_fit_its_head_is_refused():
+    with pytest.raises(ValueError, match=r"2 cells.*\['a'\]"):
+        show_table(["name", "value"], [["a"]])

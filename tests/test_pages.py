@@ -88,6 +88,7 @@ def drawer(tab, which):
     return tab.evaluate(
         """(which) => ["", "-modal"].some((kind) => {
              const box = document.getElementById(`pst-${which}-sidebar${kind}`);
+             if (!box) return false;
              const place = box.getBoundingClientRect();
              return box.checkVisibility({visibilityProperty: true, opacityProperty: true})
                && place.width > 100 && place.right > 50 && place.left < innerWidth - 50; })""",
@@ -97,7 +98,7 @@ def drawer(tab, which):
 
 def until(tab, which, shown):
     """Wait for a sidebar to have come or gone; False if it does not."""
-    for _ in range(40):
+    for _ in range(200):
         if drawer(tab, which) == shown:
             return True
         tab.wait_for_timeout(50)
@@ -204,6 +205,13 @@ def test_wrapped_source_stays_right_of_its_indent(visit, path):
         })""")
     assert [part for line in lines for part in line if part < 3.5] == []
     assert path.name[:2] not in ("03", "09") or any(lines)  # the check has something to check
+
+
+@every_chapter
+def test_no_printed_table_is_wider_than_the_page(visit, path):
+    wrapped = """() => [...document.querySelectorAll(".cell_output .output.stream .long-source")].map((box) =>
+        [...box.querySelectorAll(".hangs")].filter((line) => line.textContent.length > 88).length)"""
+    assert [count for count in visit(path).evaluate(wrapped) if count > 2] == []
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])

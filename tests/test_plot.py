@@ -388,3 +388,21 @@ def test_live_lets_the_records_through_and_says_so_where_there_is_no_notebook(mo
 
 def test_ln2_is_the_logarithm_of_two():
     assert pytest.approx(np.log(2), rel=1e-15) == plot.LN2
+
+
+def test_the_legends_of_a_history_lie_above_the_curves():
+    records = [{"step": n, "d_loss": 1.0, "g_loss": 0.7, "d_real": 0.9, "d_fake": 0.95} for n in range(20)]
+    axes = plot.plot_history(records)
+    axes[0].figure.canvas.draw()
+    for ax in axes:
+        assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1 - 1
+
+
+def test_the_books_style_holds_for_all_further_charts():
+    with plt.rc_context():
+        plot.use_style()
+        _, ax = plt.subplots()
+        assert not ax.spines["top"].get_visible()
+        assert ax.spines["left"].get_visible()
+        assert ax.xaxis.label.get_fontsize() == pytest.approx(10.5)
+    assert plt.rcParams["axes.spines.top"]

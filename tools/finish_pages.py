@@ -6,7 +6,7 @@ Loaded by ``_config.yml``. After the build every page is read once and written b
 - the roles that make lists and tables right for screen readers;
 - pictures as files of their own, fetched as they come into view, with their size so that nothing jumps;
 - each film with its last frame as a still, for readers who want no motion and for print;
-- a hanging indent for each line of long source, so that a wrapped line keeps its place;
+- a hanging indent for long lines of source and output, so that a wrapped line keeps its place;
 - what a word means, on each link into the glossary.
 
 Each step is a function from text to text, so that it can be tried alone.
@@ -31,7 +31,8 @@ _INLINE_PICTURE = re.compile(
 )
 _PICTURE = re.compile(r"<img (?P<attributes>[^>]*)>")
 _SOURCE = re.compile(
-    r'(<div class="highlight-(?:python|ipython3) notranslate"><div class="highlight)("><pre>)(.*?)(?=</pre>)',
+    r'(<div class="(?:output \w+ )?highlight-(?:python|ipython3|bash|myst-ansi) notranslate">'
+    r'<div class="highlight)("><pre>)(.*?)(?=</pre>)',
     re.S,
 )
 _SIGNATURE = re.compile(r'<dl>\s*(?=<dd><em class="sig-param">)(.*?)</dl>', re.S)
@@ -136,7 +137,7 @@ def with_picture_sizes(page: str, folder: Path) -> str:
 
 
 def with_hanging_lines(page: str) -> str:
-    """Wrap each line of source that is wider than the page, so that its continuation is indented further."""
+    """Indent the continuation of each line of source or output that is wider than the page."""
 
     def lined(match: re.Match[str]) -> str:
         start, middle, code = match.groups()

@@ -108,3 +108,14 @@ def test_a_link_into_the_glossary_says_what_the_term_means():
     assert ' title="A game of two &quot;networks&quot;."' in shown
     for term in ("loss", "nothing"):  # a formula would be read as its code
         assert finish_pages.with_meanings(link.format(term), terms) == link.format(term)
+
+
+def test_a_button_is_called_by_what_is_read_on_it():
+    search = (
+        '<button class="btn search-button-field x" title="Search" aria-label="Search">Search Ctrl+K</button>'
+    )
+    assert "aria-label" not in finish_pages.with_roles(search)
+    switch = (
+        '<button aria-label="Color mode"><i class="theme-switch fa-sun" data-mode="light" title="Light"></i>'
+    )
+    assert finish_pages.with_roles(switch) == switch.replace(' title="Light"', "")

@@ -64,6 +64,7 @@ def load(tab, path):
     """Open a page and wait until its formulas are set."""
     tab.goto(path.as_uri())
     tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    tab.evaluate("document.fonts.ready.then(() => true)")
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return tab
 

@@ -66,6 +66,7 @@ def with_roles(page: str) -> str:
     # A button whose words can be read is called by these words.
     page = re.sub(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r"\1", page)
     page = re.sub(r'(<i class="theme-switch [^>]*?)\s+title="[^"]*"', r"\1", page)  # the button has a name
+    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     page = page.replace('title="Toggle primary sidebar"', 'title="Chapters" aria-label="Chapters"')
     page = page.replace('title="Toggle secondary sidebar"', 'title="On this page" aria-label="On this page"')
     sidebar = '<div id="pst-primary-sidebar" '

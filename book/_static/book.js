@@ -37,11 +37,11 @@
 
   function watchWide() {
     document.querySelectorAll(WIDE).forEach((box) => {
+      mark(box);
       if (watched.has(box)) return;
       watched.add(box);
       watch.observe(box);
       box.addEventListener("scroll", () => mark(box), { passive: true });
-      mark(box);
     });
   }
 

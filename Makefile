@@ -26,7 +26,7 @@ DONE := .venv/.installed
 PAGE := _build/html/index.html
 
 .NOTPARALLEL:
-.PHONY: FORCE help book test pages execute serve lint unit notebooks format sync stamp lock lowest colab clean
+.PHONY: FORCE help book test pages execute serve lint unit notebooks format sync stamp lock links lowest colab clean
 
 help:    ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,8 +47,8 @@ book: $(DONE)    ## render the book to _build/html, warnings as errors
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet >/dev/null
 	@echo "The book is rendered. Open it: file://$(CURDIR)/$(PAGE)"
 
-test: $(DONE)    ## lint, unit tests, every notebook, the render
-	@begin=$$(date +%s) && $(MAKE) --no-print-directory lint unit notebooks book && $(PY) tools/summary.py $$begin
+test: $(DONE)    ## lint, unit tests, every notebook, the render, the rendered pages
+	@begin=$$(date +%s) && $(MAKE) --no-print-directory lint unit notebooks pages && $(PY) tools/summary.py $$begin
 
 lint: $(DONE)    ## ruff, and the pairs of .md and .ipynb in step
 	@$(BIN)/ruff check --quiet .
@@ -86,6 +86,9 @@ serve: book    ## serve the book on this machine, PORT=8000
 
 lock: $(DONE)    ## resolve the pinned set anew, keeping its pins where it can; LOCK=--upgrade for the newest
 	@$(PY) tools/lock.py $(LOCK)
+
+links: $(DONE)    ## look up every address that the book links to; needs the network
+	@$(BIN)/jupyter-book build . --all --builder linkcheck
 
 lowest: $(DONE)    ## the unit tests with the lowest versions that pyproject.toml allows; Python 3.10 to 3.12
 	@$(PY) tools/other_versions.py lowest

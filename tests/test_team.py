@@ -295,8 +295,9 @@ def test_a_setting_out_of_range_is_told_once(together, image_folder, tmp_path):
     assert told(answers) == ["dcganlib: error: beta1 must be from 0 to below 1, got 2.0"]
 
 
-def test_a_used_folder_ends_all_though_only_the_first_looks(together, image_folder):
-    answers = together(lambda: main(command(image_folder, image_folder)))
+def test_a_used_folder_ends_all_though_only_the_first_looks(together, image_folder, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    answers = together(lambda: main(command(image_folder, tmp_path)))
     assert found_by(answers) == [2, 2]
     assert len(told(answers)) == 1
     assert "is there already" in told(answers)[0]

@@ -61,6 +61,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "alt must say what the pictures show, it is empty": PROGRAMMER,
     "a slider needs at least 2 frames and a text for each, got … and …": PROGRAMMER,
     "frames must have one size, got …": PROGRAMMER,
+    "each row must have … cells, one for each column, got …": PROGRAMMER,
     "… frames of … pixels are wider than … in all: take fewer": PROGRAMMER,
     "start must be from 0 to …, got …": PROGRAMMER,
     "drop_last must be True in a group of processes: the last batch, of … images, would weigh as much as the "

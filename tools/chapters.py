@@ -290,7 +290,7 @@ def stamped() -> dict[str, str]:
     """The addresses as last stamped: pyproject.toml keeps them."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     repository = re.search(r'^Repository = "(.*)"$', text, re.M)
-    branch = re.search(r'^Changelog = ".*/commits/(.*)"$', text, re.M)
+    branch = re.search(r'^Changelog = ".*/blob/(.*)/CHANGELOG.md"$', text, re.M)
     return addresses(repository[1], branch[1])
 
 

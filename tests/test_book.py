@@ -156,9 +156,15 @@ def test_every_exercise_has_a_solution_to_fold_out(md):
 
 
 def asserts(cell) -> bool:
-    """Whether a code cell checks something."""
-    nodes = ast.walk(parsed(cell))
-    return any(isinstance(n, ast.Assert) or name_of(n).startswith("assert_") for n in nodes)
+    """Whether a code cell checks something that it has computed: a condition with no name in it is none."""
+
+    def has_name(node):
+        return any(isinstance(part, ast.Name) for part in ast.walk(node))
+
+    nodes = list(ast.walk(parsed(cell)))
+    return any(isinstance(n, ast.Assert) and has_name(n.test) for n in nodes) or any(
+        name_of(n).startswith("assert_") for n in nodes
+    )
 
 
 @every_chapter

@@ -50,9 +50,10 @@ book: $(DONE)    ## render the book to _build/html, warnings as errors
 test: $(DONE)    ## lint, unit tests, every notebook, the render, the rendered pages
 	@begin=$$(date +%s) && $(MAKE) --no-print-directory lint unit notebooks pages && $(PY) tools/summary.py $$begin
 
-lint: $(DONE)    ## ruff, and the pairs of .md and .ipynb in step
+lint: $(DONE)    ## ruff, mypy, and the pairs of .md and .ipynb in step
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo "run: make format"; exit 1; }
+	@$(BIN)/mypy --no-error-summary
 	@$(PY) tools/chapters.py check
 
 unit: $(DONE)    ## unit tests with coverage
@@ -97,4 +98,4 @@ colab: $(DONE)    ## a chapter as Colab runs it, with Colab's versions (tools/co
 	@$(PY) tools/other_versions.py colab
 
 clean:    ## remove what was rendered and cached; .venv stays
-	@rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage
+	@rm -rf _build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             options = _parser().parse_args(arguments)
             command = options.command
-            code = command(options)
+            code: int = command(options)
         sys.stdout.flush()  # a full disk or a closed pipe shows here
         return code
     except SystemExit:  # after --help, or a misspelled option
@@ -162,8 +162,8 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.fast is not False:
         fast.keep_memory()
-    names = ("batch_size", "g_lr", "d_lr", "beta1", "beta2", "prior", "seed", "precision", "ema")
-    names += ("weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
+    names: tuple[str, ...] = ("batch_size", "g_lr", "d_lr", "beta1", "beta2", "prior", "seed", "precision")
+    names += ("ema", "weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with team.joined():
         with team.agreed():

@@ -140,9 +140,9 @@ def read(
     if count is not None and count < len(names):
         chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
         names = [names[index] for index in np.sort(chosen)]
-    attributes, attribute_names = _table(lists.get(ATTRIBUTES), names)
-    landmarks, _ = _table(lists.get(LANDMARKS), names)
-    identities, _ = _table(lists.get(IDENTITIES), names, header=False)
+    attributes, attribute_names = _optional_table(lists.get(ATTRIBUTES), names)
+    landmarks, _ = _optional_table(lists.get(LANDMARKS), names)
+    identities, _ = _optional_table(lists.get(IDENTITIES), names, header=False)
     return Listing(
         pictures.Source(source.path, tuple(at[name] for name in names), source.others),
         None if attributes is None else attributes > 0,
@@ -293,10 +293,10 @@ def _lists(source: pictures.Source) -> dict[str, _List]:
     if len(found) < len(TEXTS) and source.path.is_file():
         with zipfile.ZipFile(source.path) as archive:
             for entry in archive.namelist():
-                name = kinds.get(entry.rpartition("/")[2])
-                if name and name not in found:
-                    path = f"{source.path}/{entry}"
-                    found[name] = _List(path, _text(path, archive.read(entry)))
+                known = kinds.get(entry.rpartition("/")[2])
+                if known and known not in found:
+                    inside = f"{source.path}/{entry}"
+                    found[known] = _List(inside, _text(inside, archive.read(entry)))
     return found
 
 
@@ -325,7 +325,8 @@ def _part(
 
 def _rows(found: _List, *, header: bool) -> tuple[tuple[str, ...], dict[str, str]]:
     """Names of the columns, and what each line says, by the name of its picture without its ending."""
-    lines, columns = found.text.split("\n"), ("",)
+    lines = found.text.split("\n")
+    columns: tuple[str, ...] = ("",)
     if found.path.endswith(".csv"):  # one line of names, whatever the list
         separator = ";" if ";" in lines[0] else ","
         columns = tuple(name.strip() for name in lines[0].split(separator)[1:])
@@ -336,12 +337,15 @@ def _rows(found: _List, *, header: bool) -> tuple[tuple[str, ...], dict[str, str
     return columns, {_stem(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
 
 
-def _table(
+def _optional_table(
     found: _List | None, names: list[str], *, header: bool = True
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """``_table`` of a text file that the set may lack."""
+    return (None, ()) if found is None else _table(found, names, header=header)
+
+
+def _table(found: _List, names: list[str], *, header: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
     """The rows of a text file that belong to ``names``, as integers, and the names of its columns."""
-    if found is None:
-        return None, ()
     columns, rows = _rows(found, header=header)
     missing = next((name for name in names if _stem(name) not in rows), None)
     if missing is not None:

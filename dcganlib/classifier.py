@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from dcganlib import checkpoint
 from dcganlib.data import ImageSet, check_tensor, to_float
 from dcganlib.models import init_weights
-from dcganlib.train import PRECISIONS, TrainConfig, autocast, resolve
+from dcganlib.train import PRECISIONS, Precision, TrainConfig, autocast, resolve
 
 NAMES = ("mnist", "fashion-mnist", "faces")
 """The classifiers that come with the package, by the set that each was trained on."""
@@ -111,11 +111,13 @@ class Classifier(nn.Module):
         _check_shape(self, images)
         if not images.is_floating_point():
             raise ValueError(f"expected floating-point images in [-1, 1], got {images.dtype}")
-        return self.blocks(images).float().mean((2, 3))
+        maps: Tensor = self.blocks(images)
+        return maps.float().mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, outputs) of images in [-1, 1], (N, channels, image_size, image_size)."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
     def answers(self, logits: Tensor) -> Tensor:
         """What logits (N, outputs) say: labels, int64 (N,), or which attributes there are, bool (N, A)."""
@@ -177,7 +179,7 @@ def fit(
     shift: int = 2,
     mirror: bool = False,
     seed: int = 0,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> Iterator[EpochRecord]:
     """Train a classifier, an epoch at a time.
 
@@ -347,7 +349,8 @@ def load(name_or_file: str | Path) -> Classifier:
 
 
 def _block(channels: int, width: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    known = {"padding": kernel // 2, "bias": False, "dtype": torch.float32}  # whatever the default dtype is
+    known: dict[str, Any] = {"padding": kernel // 2, "bias": False}
+    known["dtype"] = torch.float32  # whatever the default dtype is
     convolution = nn.Conv2d(channels, width, kernel, stride, **known)
     return [convolution, nn.BatchNorm2d(width, dtype=torch.float32), nn.ReLU()]
 
@@ -368,8 +371,8 @@ def _moved(images: Tensor, chosen: Tensor, shift: int, mirror: bool, rng: torch.
     if mirror:
         flips = torch.rand(count, 1, generator=rng, dtype=torch.float32, device="cpu") < 0.5
         columns = torch.where(flips, columns.flip(1), columns)
-    places = chosen[:, None, None], rows[:, :, None], columns[:, None, :]
-    index, row, column = (part.to(images.device) for part in places)
+    parts = chosen[:, None, None], rows[:, :, None], columns[:, None, :]
+    index, row, column = (part.to(images.device) for part in parts)
     return images[index, :, row, column].permute(0, 3, 1, 2)  # from (chosen, H, W, C)
 
 

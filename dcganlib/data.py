@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -199,7 +199,7 @@ def load(
     )
 
 
-def is_named(name_or_folder: str | Path) -> bool:
+def is_named(name_or_folder: str | Path) -> TypeGuard[str]:
     """Whether ``load`` takes this for a set's name: a text that is one of ``NAMES``, never a ``Path``."""
     return isinstance(name_or_folder, str) and name_or_folder in NAMES
 
@@ -457,7 +457,8 @@ def _folder(path: Path, name: str, count: int | None, seed: int, asked: dict[str
     source = replace(whole, names=tuple(whole.names[index] for index in chosen))
     decoded = pictures.decode(source, **asked)
     _warn_skipped(decoded, source)
-    labels, names = None, ()
+    labels: Tensor | None = None
+    names: Sequence[str] = ()
     if classes is not None:
         kept = [classes[chosen[index]] for index in decoded.kept]
         # A class of which nothing can be read is none; one that is merely not in the sample keeps its label.
@@ -627,7 +628,7 @@ def _fit(
     images, labels = found.images, found.labels
     if count is not None and count < len(images):
         chosen = sample(labels, len(images), count, seed)
-        images, labels = images[chosen], labels[chosen]
+        images, labels = images[chosen], None if labels is None else labels[chosen]
     if image_size not in (None, images.shape[-1]):
         from torchvision.transforms.v2.functional import resize
 

@@ -145,7 +145,7 @@ class Evaluation:
             f"features: {self.network}",
             f"seeds:    {', '.join(map(str, self.seeds))}; the mean and the range of these draws",
         ]
-        rows = [("measure", "samples", "range", "real", "range", "ideal")]
+        rows: list[tuple[str, ...]] = [("measure", "samples", "range", "real", "range", "ideal")]
         for name, found in self.measures.items():
             sides = [cell for values in (found.values, found.real) for cell in _cells(values)]
             rows.append((name, *sides, IDEAL[name]))
@@ -374,7 +374,7 @@ def _measure(
             if subject.network is not None:
                 counts.append((_count(subject.network, fake), _count(subject.network, real)))
     measures = {name: Measure(*zip(*pairs, strict=True)) for name, pairs in found.items() if pairs}
-    names = subject.network.names if counts else ()
+    names = () if subject.network is None else subject.network.names
     sides = zip(*(torch.stack(side, 1).tolist() for side in zip(*counts, strict=True)), strict=True)
     classes = {name: ClassCounts(*map(tuple, pair)) for name, pair in zip(names, sides, strict=False)}
     return measures, classes
@@ -473,7 +473,8 @@ class _Inception(nn.Module):
         self.network = network
 
     def features(self, images: Tensor) -> Tensor:
-        return self.network(data.to_uint8(images))
+        found: Tensor = self.network(data.to_uint8(images))
+        return found
 
 
 def _inception(channels: int) -> _Inception:

@@ -13,7 +13,7 @@ import io
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -192,8 +192,8 @@ def describe(index: int, seed: int = 0) -> Face:
         {
             "skin": skin,
             "hair": hair,
-            "clothes": tuple(round(255 * part) for part in clothes),
-            "stroke": tuple(round(0.3 * part) for part in skin),
+            "clothes": _rgb(255 * part for part in clothes),
+            "stroke": _rgb(0.3 * part for part in skin),
         },
         hair_name,
         skin_name,
@@ -225,9 +225,9 @@ def to_svg(face: Face) -> tuple[str, str, str]:
         f"scale({mirror * face.scale:.4f} {face.scale:.4f}) translate(-384 -411)"
     )
     torso = f'<rect x="107" y="760" width="562" height="200" fill="{_hex(face.colours["clothes"])}"/>'
-    layers = face.backdrop, f'<g transform="{place}">{torso}{head}</g>', face.light
     canvas = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">'
-    return tuple(f"{canvas}{layer}</svg>" for layer in layers)
+    placed = f'<g transform="{place}">{torso}{head}</g>'
+    return f"{canvas}{face.backdrop}</svg>", f"{canvas}{placed}</svg>", f"{canvas}{face.light}</svg>"
 
 
 def draw(face: Face) -> Image.Image:
@@ -322,7 +322,13 @@ def _near(rng: random.Random, colour: Sequence[int], spread: float) -> tuple[int
     """A colour a little lighter or darker, and a little warmer or colder."""
     light, warm = 1 + rng.gauss(0, spread), rng.gauss(0, spread / 3)
     factors = (light * (1 + warm), light, light * (1 - warm))
-    return tuple(min(255, max(0, round(part * factor))) for part, factor in zip(colour, factors, strict=True))
+    return _rgb(part * factor for part, factor in zip(colour, factors, strict=True))
+
+
+def _rgb(values: Iterable[float]) -> tuple[int, int, int]:
+    """Three numbers as the nearest bytes."""
+    red, green, blue = (min(255, max(0, round(value))) for value in values)
+    return red, green, blue
 
 
 def _hex(colour: Sequence[int]) -> str:

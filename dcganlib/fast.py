@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -153,6 +154,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     half precision see ``_Spread``.
     """
 
+    padding: tuple[int, int]  # which for a plain convolution may be a word
+
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer to (N, C, H, W)."""
         size, kernel, stride, padding = maps.shape[-1], self.kernel_size[0], self.stride[0], self.padding[0]
@@ -183,7 +186,8 @@ class Conv2d(nn.Conv2d):
             product = nn.functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)
             return product[:, :, None, None]
         if half and self.out_channels >= _many(half):
-            found = _Gather.apply(maps.to(half), self.weight.to(half), self.stride[0], self.padding[0])
+            inputs, weight = maps.to(half), self.weight.to(half)
+            found: Tensor = _Gather.apply(inputs, weight, self.stride[0], self.padding[0])
             return found if self.bias is None else found + self.bias[:, None, None].to(half)
         return super().forward(maps)
 
@@ -208,7 +212,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (maps, weight), found = ctx.saved_tensors, [None, None]
+        maps, weight = ctx.saved_tensors
+        found: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[0]:
             found[0] = _overlapped(_rows(grad) @ _matrix(weight), maps.shape, grad.shape, *ctx.grid)
         if ctx.needs_input_grad[1]:
@@ -230,7 +235,8 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (maps, weight), found = ctx.saved_tensors, [None, None]
+        maps, weight = ctx.saved_tensors
+        found: list[Tensor | None] = [None, None]
         patches, (height, width) = _patches(grad, *ctx.grid)
         if ctx.needs_input_grad[0]:
             found[0] = _maps(patches @ _matrix(weight).T, len(maps), height, width)
@@ -269,7 +275,7 @@ def _patches(maps: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tens
 
 
 def _overlapped(
-    rows: Tensor, shape: torch.Size, grid: torch.Size, kernel: int, stride: int, padding: int
+    rows: Tensor, shape: Sequence[int], grid: Sequence[int], kernel: int, stride: int, padding: int
 ) -> Tensor:
     """The way back from ``_patches``: each at its place in maps of ``shape``, added where they overlap."""
     (count, channels, height, width), (_, _, down, across) = shape, grid
@@ -359,7 +365,7 @@ def _transforms(
     half = [
         (u, v) for u in range(period) for v in range(period) if (u, v) < ((-u) % period, (-v) % period)
     ]  # one of each pair of opposite frequencies; (0, 0), its own opposite, comes apart
-    exact = {"dtype": torch.float64, "device": "cpu"}
+    exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     frequencies = torch.tensor(half, **exact)
 
     def waves(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -375,4 +381,4 @@ def _transforms(
     cos, sin = waves(padding, size + kernel - 1 - padding)
     back = torch.cat([torch.full((1, cos.shape[1]), 0.5, **exact), cos - sin, -sin, -cos]).T
     back = (back * (2 / period**2)).contiguous()
-    return tuple(matrix.to(device, dtype) for matrix in (to_maps, to_weight, back))
+    return to_maps.to(device, dtype), to_weight.to(device, dtype), back.to(device, dtype)

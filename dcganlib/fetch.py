@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from dcganlib.files import write_atomically
@@ -134,7 +134,8 @@ def _get(address: str, part: Path, name: str, size: int | None) -> None:
                     return
                 answer.raw.enforce_content_length = False  # done below, with numbers
                 got = start
-                options = {"total": total or size, "initial": start, "unit": "B", "unit_scale": True}
+                options: dict[str, Any] = {"total": total or size, "initial": start}
+                options |= {"unit": "B", "unit_scale": True}
                 with _open_at(part, start) as file, tqdm(desc=name, delay=2, **options) as bar:
                     for block in answer.iter_content(2**18):
                         got += len(block)
@@ -206,7 +207,7 @@ def _open_at(part: Path, start: int) -> BinaryIO:
 def _matches(path: Path, checksum: str) -> bool:
     import pooch
 
-    return pooch.hashes.hash_matches(str(path), checksum)
+    return bool(pooch.hashes.hash_matches(str(path), checksum))
 
 
 def _length(path: Path) -> int:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -89,10 +91,11 @@ def extract(classifier: nn.Module, images: Tensor, *, batch_size: int = 500) -> 
     was_training = classifier.training
     classifier.eval()
     try:
+        features = cast("Callable[[Tensor], Tensor]", classifier.features)
 
         def look(part: slice) -> Tensor:
             batch = images[part].to(device)
-            return classifier.features(data.to_float(batch) if batch.dtype == torch.uint8 else batch).float()
+            return features(data.to_float(batch) if batch.dtype == torch.uint8 else batch).float()
 
         return in_parts(look, len(images), batch_size)
     finally:
@@ -110,10 +113,9 @@ def in_parts(work: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
     Returns:
         All rows, in their order.
     """
-    joined = None
     for part in _slices(count, size):
         rows = work(part)
-        if joined is None:
+        if part.start == 0:
             joined = rows.new_empty(count, *rows.shape[1:])
         joined[part] = rows
     return joined
@@ -141,8 +143,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance  # here, because it takes seconds to import
 
     real, fake = _pair(2, real=real, fake=fake)
-    as_they_are = nn.Identity()
-    as_they_are.num_features = real.shape[1]
+    as_they_are = _Identity(real.shape[1])
     centre = real.mean(0, dtype=torch.float64).cpu()  # shifting both changes nothing, and saves digits
     with torch.device("cpu"):  # whatever the default is
         metric = FrechetInceptionDistance(feature=as_they_are)
@@ -440,6 +441,14 @@ class NearestNeighbour:
             self.labels[rows] = torch.where(nearer, labels[columns][chosen], self.labels[rows])
 
 
+class _Identity(nn.Identity):
+    """What torchmetrics takes for a network that gives features: these are the input itself."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
 def _radii(rows: Tensor, k: int) -> Tensor:
     """Squared distance of each row to its k-th nearest other row."""
     smallest = torch.full((len(rows), k + 1), torch.inf, dtype=torch.float64, device=rows.device)
@@ -453,15 +462,16 @@ def _radii(rows: Tensor, k: int) -> Tensor:
 
 def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Squared distances between the rows of two sets, float64, a block at a time: (rows, columns, block)."""
-    of_blocks = _squared_bytes if a.dtype == torch.uint8 else _squared_floats
-    centre = a.mean(0, keepdim=True, dtype=torch.float64) if a.is_floating_point() else None
+    of_blocks: Callable[[Tensor, Tensor], Tensor] = _squared_bytes
+    if a.is_floating_point():
+        of_blocks = partial(_squared_floats, centre=a.mean(0, keepdim=True, dtype=torch.float64))
     height, width = (max(1, min(most, NUMBERS // a.shape[1])) for most in (QUERIES, REFERENCES))
     for rows in _slices(len(a), height):
         for columns in _slices(len(b), width):
-            yield rows, columns, of_blocks(a[rows], b[columns], centre)
+            yield rows, columns, of_blocks(a[rows], b[columns])
 
 
-def _squared_bytes(a: Tensor, b: Tensor, centre: None) -> Tensor:
+def _squared_bytes(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.float() - 128, b.float() - 128  # whole numbers, and so is all that follows
     squared = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
     with torch.autocast(a.device.type, enabled=False):  # which would round the products

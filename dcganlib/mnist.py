@@ -110,7 +110,7 @@ def load(name: str, root: str | Path, split: str, *, download: bool = True) -> t
     images, labels = (_read_first(_files(place, split, kind), axes) for kind, axes in KINDS.items())
     if images.shape != (len(labels), 28, 28):
         raise ValueError(f"{place} is damaged: {images.shape} pixels do not go with {len(labels)} labels")
-    told = hashlib.md5(labels, usedforsecurity=False).hexdigest()
+    told = hashlib.md5(labels.data, usedforsecurity=False).hexdigest()
     other = next((known for known, published in SETS.items() if told in published.labels), name)
     if other != name:
         raise ValueError(f"the files in {place} are those of {other}, not of {name}")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from dcganlib.sizes import feature_sizes
 
 Norm = Literal["batch", "plain", "unit"]
 Activation = Literal["relu", "leaky", "tanh"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,14 @@ class Given(nn.Module):
         labels: int64 of shape (N,), one for each z or image that will come.
     """
 
-    def __init__(self, network: Generator | Discriminator, labels: Tensor) -> None:
+    def __init__(self, network: nn.Module, labels: Tensor) -> None:
         super().__init__()
         self.network, self.labels = network, labels
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the network to N inputs and the N labels."""
-        return self.network(inputs, self.labels)
+        outputs: Tensor = self.network(inputs, self.labels)
+        return outputs
 
 
 def generator_layers(image_size: int, channels: int, base_channels: int) -> list[Layer]:
@@ -297,7 +299,7 @@ def build(
     return init_weights(generator, rng), init_weights(discriminator, rng)
 
 
-def init_weights(network: nn.Module, rng: torch.Generator | None = None) -> nn.Module:
+def init_weights(network: Network, rng: torch.Generator | None = None) -> Network:
     """Draw all weights anew: convolutions from N(0, 0.02^2), batch-norm gains from N(1, 0.02^2), the rest 0.
 
     Args:
@@ -318,8 +320,9 @@ def init_weights(network: nn.Module, rng: torch.Generator | None = None) -> nn.M
             module.reset_running_stats()
             if module.affine:
                 nn.init.normal_(module.weight, 1.0, 0.02, generator=rng)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
     return network
 
 
@@ -343,7 +346,8 @@ def generate(generator: Generator, z: Tensor, labels: Tensor | None = None) -> T
     device = next(generator.parameters()).device
     given = () if labels is None else (labels.to(device),)
     try:
-        return generator(z.to(device), *given).float()
+        images: Tensor = generator(z.to(device), *given).float()
+        return images
     finally:
         generator.train(was_training)
 
@@ -374,7 +378,7 @@ def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Lay
 def _dcgan_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
     """The standard chain with 5 by 5 kernels: padding 2 keeps the halving, output_padding 1 the doubling."""
     g_layers, d_layers = _dcgan(image_size, channels, base_channels)
-    five = {"kernel": 5, "padding": 2}
+    five: dict[str, Any] = {"kernel": 5, "padding": 2}
     return (
         [g_layers[0]] + [replace(layer, output_padding=1, **five) for layer in g_layers[1:]],
         [replace(layer, **five) for layer in d_layers[:-1]] + [d_layers[-1]],
@@ -526,10 +530,10 @@ def _chain(
 
 def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: int) -> nn.Sequential:
     """One layer as modules: convolution, norm, activation, dropout."""
-    names = ("kernel", "stride", "padding", "bias")
+    names: tuple[str, ...] = ("kernel", "stride", "padding", "bias")
     names += ("output_padding",) * (convolution is nn.ConvTranspose2d)
     options = {"kernel_size" if name == "kernel" else name: getattr(layer, name) for name in names}
-    single = {"dtype": torch.float32}  # whatever torch's default is
+    single: dict[str, Any] = {"dtype": torch.float32}  # whatever torch's default is
     block = nn.Sequential(convolution(in_channels, layer.channels, **options, **single))
     if layer.norm == "unit":  # statistics for each unit, not for each channel
         shape = (layer.channels, size, size)
@@ -550,7 +554,8 @@ def _through(blocks: nn.Sequential, maps: Tensor, labels: Tensor | None, classes
     if not classes:
         if labels is not None:
             raise ValueError(f"this network knows no classes, and was given {len(labels)} labels")
-        return blocks(maps)
+        found: Tensor = blocks(maps)
+        return found
     if labels is None or labels.shape != maps.shape[:1] or labels.dtype != torch.int64:
         got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise ValueError(f"labels must be int64 of shape ({len(maps)},), got {got}")

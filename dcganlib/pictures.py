@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from functools import cache as remember
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dcganlib.files import cache_dir, writable, write_atomically, write_text
 
@@ -278,10 +278,9 @@ def read(
     """
     limit = limit or max_pixels()
     try:
-        is_path = isinstance(file, (str, Path))
-        with open(file, "rb") if is_path else nullcontext(file) as stream:
+        with open(file, "rb") if isinstance(file, (str, Path)) else nullcontext(file) as stream:
             picture = _picture(stream, "L" if channels == 1 else "RGB", limit)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError("is no picture, or of a kind that Pillow cannot read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = re.search(r"[0-9]+", str(error))
@@ -363,7 +362,7 @@ def decode(
     if place is not None:
         try:
             write_atomically((place / stem).with_suffix(".u8"), fill)
-            about = {"key": key, "source": _label(source), "state": state}
+            about: dict[str, Any] = {"key": key, "source": _label(source), "state": state}
             about |= {"shape": (len(kept), *shape), "kept": kept, "skipped": skipped}
             write_text((place / stem).with_suffix(".json"), json.dumps(about))  # now the cache counts
             _drop_stale(place, source, state)
@@ -390,7 +389,7 @@ def processors() -> int:
     """How many processors this process may use: those of its container, or fewer by LOKY_MAX_CPU_COUNT."""
     from joblib import cpu_count
 
-    return cpu_count(only_physical_cores=False)
+    return int(cpu_count(only_physical_cores=False))
 
 
 @contextmanager
@@ -427,13 +426,13 @@ def _picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
 def _open_picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
     with _pixel_limit(limit), Image.open(stream, formats=_formats()) as opened:
         raw = _raw_mode(opened)  # before the metadata, for which a PNG is loaded
-        exif: dict[int, object] = {}
+        exif: dict[int, Any] = {}
         with suppress(Exception):  # damaged, as any error says
             exif = dict(opened.getexif())
         if exif.get(SOFTWARE) == "dcganlib":
             raise _SheetError(SHEET)
         picture = _to_mode(opened, mode, raw)
-        turn = TURNS.get(exif.get(ORIENTATION))
+        turn = TURNS.get(exif.get(ORIENTATION, 0))
         return picture if turn is None else picture.transpose(turn)
 
 
@@ -485,7 +484,8 @@ def _to_mode(opened: Image.Image, mode: str, raw: str) -> Image.Image:
             picture.info["transparency"] = transparent * spread[raw]
         elif isinstance(transparent, tuple) and raw.startswith("RGB;16"):
             picture.info["transparency"] = tuple(value >> 8 for value in transparent)
-        in_palette = picture.mode == "P" and picture.palette.mode.endswith("A")
+        palette = picture.palette
+        in_palette = picture.mode == "P" and palette is not None and palette.mode.endswith("A")
         if transparent is not None or in_palette or picture.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
             if picture.mode == "La":
                 picture = picture.convert("LA")
@@ -498,8 +498,8 @@ def _to_mode(opened: Image.Image, mode: str, raw: str) -> Image.Image:
 
 def _raw_mode(opened: Image.Image) -> str:
     """How the file holds its pixels, such as "I;12", before it is loaded; "" where it does not say."""
-    with suppress(AttributeError, IndexError, TypeError):
-        arguments = opened.tile[0][3]
+    with suppress(IndexError, TypeError):
+        arguments = getattr(opened, "tile", [])[0][3]  # only what was read from a file has it
         return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
 

@@ -252,7 +252,7 @@ def animate(
 
     def save(temporary: Path) -> None:
         later = timed()
-        options = {"save_all": True, "append_images": later, "duration": durations, "loop": 0}
+        options: dict[str, Any] = {"save_all": True, "append_images": later, "duration": durations, "loop": 0}
         next(later).save(temporary, **options)
 
     write_atomically(path, save)
@@ -374,7 +374,7 @@ def _import_matplotlib() -> None:
             warnings.warn(f"MPLBACKEND is {backend!r}, which is no backend of Matplotlib", stacklevel=4)
 
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.dpi": 130,
     "font.size": 10.5,
     "axes.titlesize": "medium",

@@ -247,7 +247,7 @@ def run(
             small = "paper-mnist-conditional" if conditional else "dcgan-28"
             architecture = architecture or (small if (colours, size) == (1, 28) else "dcgan")
             settings = RunConfig(
-                source if data.is_named(source) else str(source.resolve()),
+                source if data.is_named(source) else str(Path(source).resolve()),
                 architecture,
                 1 if steps is None else steps,
                 size,
@@ -263,7 +263,8 @@ def run(
                 raise ValueError(
                     f"no architecture {architecture!r}; there are {', '.join(models.ARCHITECTURES)}"
                 )
-            asked = {"root": root, "image_size": size, "channels": colours, "crop": crop, "count": count}
+            asked: dict[str, Any] = {"root": root, "image_size": size, "channels": colours}
+            asked |= {"crop": crop, "count": count}
             load = partial(data.load, source if isinstance(name_or_folder, Path) else str(source), **asked)
             found = None
             if conditional or models.ARCHITECTURES[architecture].classes:
@@ -281,9 +282,9 @@ def run(
                 _refuse_read_only(out)
             place = team.place(pick_device(device))
             _refuse_too_large(settings, place)
-            pair = _build(settings, rng=_rng(config.seed, 0))
-            config = team.first(lambda: resolve(config, place))  # the same on machines that differ
-            state = start(*(network.to(place) for network in pair), config)
+            generator, discriminator = _build(settings, rng=_rng(config.seed, 0))
+            config = team.first(partial(resolve, config, place))  # the same on machines that differ
+            state = start(generator.to(place), discriminator.to(place), config)
             if team.rank() == 0:
                 _refuse_full_disk(out, state)
             found = found or team.in_turn(load)
@@ -602,8 +603,10 @@ def read(folder: str | Path) -> Run:
     folder = find(folder)
     plain, smooth = folder / "generator.safetensors", folder / "averaged.safetensors"
     averaged = checkpoint.load_generator(smooth)[0] if smooth.is_file() else None
-    kept_alone = averaged is not None and not plain.is_file()
-    generator = averaged if kept_alone else checkpoint.load_generator(plain)[0]
+    if averaged is not None and not plain.is_file():  # it alone was kept
+        generator = averaged
+    else:
+        generator = checkpoint.load_generator(plain)[0]
     rows = history.read(folder / "history.csv")
     return Run(folder, _parse_config(folder / "config.json")[0], rows, generator, averaged)
 
@@ -700,7 +703,7 @@ def _advance(
         if writes and state.step == 0:
             _draw(out, state, *fixed)
             checkpoint.save(out / "checkpoint.pt", state)  # so that an early interrupt can be resumed as well
-        elif writes:
+        elif log is not None:
             _publish(out, state, log)  # which a kill right after the checkpoint left undone
     batch = state.config.batch_size
     on_cpu = loader.device.type == "cpu"
@@ -737,7 +740,7 @@ def _advance(
                         check()
                     if writes and draw:
                         _draw(out, state, *fixed)
-                    if writes and save:
+                    if log is not None and save:
                         rows = [one.as_dict() for one in unsaved]
                         _save(out, state, log, rows)
                         bar.write(_report(rows, bar.format_dict["rate"]), sys.stderr)
@@ -965,9 +968,9 @@ def _loader(found: data.ImageSet, config: TrainConfig, classes: int, place: torc
 def _contents(found: data.ImageSet) -> str:
     """What tells one state of a set from another, in words."""
     count, *shape = found.images.shape
-    checksum = zlib.crc32(found.images.contiguous().numpy())
+    checksum = zlib.crc32(found.images.contiguous().numpy().data)
     if found.labels is not None:
-        checksum = zlib.crc32(found.labels.contiguous().numpy(), checksum)
+        checksum = zlib.crc32(found.labels.contiguous().numpy().data, checksum)
     return f"{count:,} images of {'x'.join(map(str, shape))}, crc32 {checksum:08x}"
 
 
@@ -1021,7 +1024,8 @@ def _furnish(out: Path, settings: RunConfig, loader: data.Loader) -> None:
 
 def _class_names(source: str | Path, found: data.ImageSet | None) -> tuple[str, ...]:
     """Names of a set's labels, which is not loaded yet where its name tells."""
-    names = tuple(found.class_names if found else data.CLASSES.get(source, ()))
+    named = data.CLASSES.get(source, ()) if data.is_named(source) else ()
+    names = found.class_names if found else named
     if not names:
         raise ValueError(
             f"{source} has no labels to draw by; {', '.join(data.CLASSES)} have, and a folder with a "

@@ -52,7 +52,7 @@ NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, below=1)]
 
 
-def check_fields(settings: Any) -> None:
+def check_fields(settings: object) -> None:
     """Refuse a value of another type than its field is annotated with, or out of the annotated range.
 
     Args:
@@ -63,13 +63,14 @@ def check_fields(settings: Any) -> None:
     Raises:
         ValueError: The message names the field, what it takes, and what it got.
     """
-    for name, hint in _hints(type(settings)).items():
+    kind: Any = type(settings)  # mypy takes no class for hashable
+    for name, hint in _hints(kind).items():
         value = getattr(settings, name)
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        plain = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
-        if not all(kind in WORDS or get_origin(kind) is Literal for kind in plain):
+        plain = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
+        if not all(one in WORDS or get_origin(one) is Literal for one in plain):
             continue
-        fitting = [kind for kind, bare in zip(kinds, plain, strict=True) if _is(value, bare)]
+        fitting = [one for one, bare in zip(kinds, plain, strict=True) if _is(value, bare)]
         if not fitting:
             raise ValueError(f"{name} must be {' or '.join(map(_said, plain))}, got {value!r}")
         for bounds in getattr(fitting[0], "__metadata__", ()):

@@ -5,20 +5,32 @@ Every function works on one side of a square map (an ``int``) or on a (height, w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 Size = TypeVar("Size", int, tuple[int, int])
 
 
+@overload
+def conv_out(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int: ...
+@overload
 def conv_out(
-    size: Size,
+    size: int | tuple[int, int],
     kernel: int | tuple[int, int],
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
-) -> Size:
+) -> int | tuple[int, int]: ...
+
+
+def conv_out(
+    size: int | tuple[int, int],
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> int | tuple[int, int]:
     """Output size of a convolution: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 
     Args:
@@ -39,7 +51,7 @@ def conv_out(
     """
     if _any_pair(size, kernel, stride, padding, dilation):
         return _per_side(conv_out, size, kernel, stride, padding, dilation)
-    _check(
+    size, kernel, stride, padding, dilation = _checked(
         size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
     )
     extent = dilation * (kernel - 1) + 1  # pixels one window spans
@@ -52,14 +64,27 @@ def conv_out(
     return (padded - extent) // stride + 1
 
 
+@overload
 def conv_transpose_out(
-    size: Size,
+    size: int, kernel: int, stride: int = 1, padding: int = 0, output_padding: int = 0, dilation: int = 1
+) -> int: ...
+@overload
+def conv_transpose_out(
+    size: int | tuple[int, int],
     kernel: int | tuple[int, int],
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     output_padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
-) -> Size:
+) -> int | tuple[int, int]: ...
+def conv_transpose_out(
+    size: int | tuple[int, int],
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> int | tuple[int, int]:
     """Output size of a transposed convolution, the inverse of ``conv_out`` up to the dropped remainder.
 
     stride (size - 1) + dilation (kernel - 1) + 1 - 2 padding + output_padding.
@@ -85,10 +110,10 @@ def conv_transpose_out(
     """
     if _any_pair(size, kernel, stride, padding, output_padding, dilation):
         return _per_side(conv_transpose_out, size, kernel, stride, padding, output_padding, dilation)
-    _check(
+    size, kernel, stride, padding, dilation = _checked(
         size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
     )
-    _check(output_padding=(output_padding, 0))
+    (output_padding,) = _checked(output_padding=(output_padding, 0))
     if output_padding >= max(stride, dilation):
         raise ValueError(
             f"output_padding must be smaller than stride or dilation: got output_padding {output_padding} "
@@ -119,8 +144,8 @@ def feature_sizes(size: Size, layers: Iterable[Any], *, transposed: bool = False
     Raises:
         ValueError: A layer is illegal; the message names its position, counted from 1.
     """
-    step = conv_transpose_out if transposed else conv_out
-    names = ["kernel", "stride", "padding", "dilation"] + ["output_padding"] * transposed
+    step: Callable[..., Any] = conv_transpose_out if transposed else conv_out
+    names: list[str] = ["kernel", "stride", "padding", "dilation"] + ["output_padding"] * transposed
     sizes = [size]
     for position, layer in enumerate(layers, start=1):
         options = layer if isinstance(layer, Mapping) else vars(layer)
@@ -152,11 +177,13 @@ def _per_side(rule: Any, *values: Any) -> tuple[int, int]:
     for pair in pairs:
         if len(pair) != 2:
             raise ValueError(f"expected an int or a (height, width) pair, got {pair}")
-    return tuple(rule(*side) for side in zip(*pairs, strict=True))
+    height, width = (rule(*side) for side in zip(*pairs, strict=True))
+    return height, width
 
 
-def _check(**values: tuple[Any, int]) -> None:
-    """Refuse what is not an integer of at least its minimum."""
+def _checked(**values: tuple[Any, int]) -> list[int]:
+    """The values, each given with its minimum; refused where one is no integer of at least that."""
     for name, (value, minimum) in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
             raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return [value for value, _ in values.values()]

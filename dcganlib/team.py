@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -67,7 +67,7 @@ def joined() -> Iterator[None]:
         if own:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=IN_STEP)
-        _talk = dist.new_group(backend="gloo", timeout=BETWEEN)
+        _talk = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=BETWEEN))  # all are in it
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or re.search(LOST, str(error))):
@@ -132,7 +132,7 @@ def in_turn(action: Callable[[], Any]) -> Any:
 
 def restarted() -> bool:
     """Whether torchrun has started the group again, after a failure on any machine."""
-    return max(_exchange(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))) > 0
+    return any(count > 0 for count in _exchange(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
 
 
 def largest(number: int) -> int:
@@ -239,7 +239,8 @@ def wrapped(network: nn.Module) -> nn.Module:
         return network
     known = signature(DistributedDataParallel).parameters  # newer versions of torch have another name for it
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(network, **{name: False})
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(network, **options)
 
 
 def _exchange(value: Any = None, *, error: Exception | None = None) -> list[Any]:
@@ -253,8 +254,8 @@ def _exchange(value: Any = None, *, error: Exception | None = None) -> list[Any]
     answers: list[Any] = [None] * size()
     dist.all_gather_object(answers, (said, value), group=_talk)
     failed = [number for number, answer in enumerate(answers) if answer[0] is not None]
-    if failed and failed[0] == rank():
-        error.agreed = True  # so that it is not told again
+    if error is not None and failed[0] == rank():
+        vars(error)["agreed"] = True  # so that it is not told again
         raise error
     if failed:
         raise ElsewhereError(f"process {failed[0]} of {size()} has failed: {answers[failed[0]][0]}")

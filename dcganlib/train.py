@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +218,7 @@ def start(
             network.to(memory_format=torch.channels_last)
         if config.compile:
             network.compile()
-    common = {
+    common: dict[str, Any] = {
         "betas": (config.beta1, config.beta2),
         "weight_decay": config.weight_decay,
         "fused": config.fast,
@@ -252,7 +252,7 @@ def resolve(config: TrainConfig, device: torch.device) -> TrainConfig:
     """
     if config.precision != "auto":
         return config
-    precision = "float32"
+    precision: Precision = "float32"
     if device.type == "cpu" and fast.has_bfloat16():
         precision = "bfloat16"
     elif device.type == "cuda":
@@ -304,7 +304,7 @@ def train(
     while steps is None or state.step < steps:
         epoch, done = divmod(state.step, len(loader))
         for batch in loader.epoch(epoch, start=done):
-            real, labels = (batch, None) if loader.labels is None else batch
+            real, labels = batch if isinstance(batch, tuple) else (batch, None)
             with _whole_step() as held, _out_of_memory(real):
                 record = train_step(state, real, labels, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
             yield record
@@ -404,14 +404,15 @@ def train_step(
     Returns:
         The step's record.
     """
-    config, judge = state.config, state.discriminator
+    config = state.config
+    judge: nn.Module = state.discriminator
     generator, discriminator = (network.train() for network in state.learners)
     if labels is not None:
         generator, discriminator, judge = (Given(n, labels) for n in (generator, discriminator, judge))
     shape = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
     z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)[team.part(len(real))]
-    d_how = {"loss": d_loss, "precision": config.precision, "scaler": state.d_scaler}
-    g_how = {"loss": g_loss, "precision": config.precision, "scaler": state.g_scaler}
+    d_how: dict[str, Any] = {"loss": d_loss, "precision": config.precision, "scaler": state.d_scaler}
+    g_how: dict[str, Any] = {"loss": g_loss, "precision": config.precision, "scaler": state.g_scaler}
     _set_rates(state)
     with _own_randomness(state.rng, real.device):
         with autocast(config.precision, real.device):

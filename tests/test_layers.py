@@ -67,6 +67,8 @@ def definitions(tree):
     """Public functions, classes and methods, not those inside functions: (name, node)."""
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            if "overload" in map(ast.unparse, node.decorator_list):
+                continue  # one of the signatures of the definition that follows
             yield node.name, node
             if isinstance(node, ast.ClassDef):
                 for inner in node.body:

@@ -83,7 +83,7 @@ def serve(prepare: Callable[[], tuple[dict[str, Any], Callable[..., dict[str, An
     Args:
         prepare: Gives what to say when ready, and what takes a request's values and gives the answer.
     """
-    with os.fdopen(os.dup(1), "w", buffering=1) as replies:
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:
         os.dup2(2, 1)  # whatever else is printed must not mix with the answers
         ready, handle = prepare()
         replies.write(json.dumps(ready) + "\n")
@@ -141,7 +141,7 @@ def memory_peak(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     if status.exists():  # of this program alone; getrusage also counts what its parent held at the fork
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[1])
     import resource  # which Windows lacks
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -175,7 +175,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     from dcganlib import fast  # here, as the start of a process that does without it is timed
 
     meminfo = Path("/proc/meminfo")
-    memory = re.search(r"MemTotal:\s+(\d+)", meminfo.read_text()) if meminfo.exists() else None
+    memory = (
+        re.search(r"MemTotal:\s+(\d+)", meminfo.read_text(encoding="utf-8")) if meminfo.exists() else None
+    )
     return fast.processor() | {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "memory_gb": round(1024 * int(memory[1]) / 1e9, 1) if memory else None,

@@ -295,7 +295,7 @@ def measure_all(
     for recipe, seed in product(recipes, range(seeds)):
         folder = out / f"{recipe.name}-{seed}"
         kept = folder / "measures.json"
-        found = json.loads(kept.read_text()) if kept.is_file() else []
+        found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
         if not found or found[0]["samples"] != samples:
             found = [{"samples": samples, **row} for row in _rows(folder, judge, samples)]
             files.write_text(kept, json.dumps(found, indent=1) + "\n")
@@ -315,8 +315,8 @@ def measure_all(
 
 def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int) -> Iterator[dict[str, Any]]:
     """What one run is worth: a row for its generator, and one for the averaged one."""
-    about = json.loads((folder / "config.json").read_text())
-    with open(folder / "history.csv", newline="") as file:
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-TAIL:]
     losses = {
         name: sum(float(row[name]) for row in last) / len(last) if last else None
@@ -449,7 +449,7 @@ def main() -> None:
             file.with_suffix(".webp"), quality=50, method=6
         )
     if options.measure or options.quick or options.table:
-        print(table(json.loads(file.read_text())))
+        print(table(json.loads(file.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -21,15 +21,17 @@ def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
     """
     found = []
     try:
-        lines = dict(line.split(":") for line in (proc / "meminfo").read_text().splitlines())
+        lines = dict(line.split(":") for line in (proc / "meminfo").read_text(encoding="utf-8").splitlines())
         found.append(1024 * int(lines["MemAvailable"].split()[0]))
     except (OSError, KeyError, ValueError):  # another system, or an old one
         return None
     for folder, limit, usage, cached in _groups(proc, groups):
         try:
-            most = int((folder / limit).read_text())  # "max" where there is none
-            used = int((folder / usage).read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            most = int((folder / limit).read_text(encoding="utf-8"))  # "max" where there is none
+            used = int((folder / usage).read_text(encoding="utf-8"))
+            stat = dict(
+                line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+            )
             found.append(max(0, most - used + int(stat[cached])))
         except (OSError, KeyError, ValueError):
             continue
@@ -39,7 +41,7 @@ def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
 def _groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
     """This process's control groups and those above, of either version: folder, files, key of memory.stat."""
     try:
-        lines = (proc / "self/cgroup").read_text().splitlines()
+        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for _, controllers, path in (line.split(":", 2) for line in lines):

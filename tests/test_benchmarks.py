@@ -40,7 +40,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def stored():
-    return json.loads(recipes.MEASURED.read_text())
+    return json.loads(recipes.MEASURED.read_text(encoding="utf-8"))
 
 
 def changed(recipe):
@@ -72,7 +72,7 @@ def test_a_recipe_draws_judges_and_trains_on_digits(recipe, digits, narrow, tmp_
     for name in ("generator", "averaged"):
         generator, said = checkpoint.load_generator(tmp_path / f"{name}.safetensors")
         assert models.generate(generator, torch.zeros(2, 100)).shape == (2, 1, 28, 28)
-        assert said == about == json.loads((tmp_path / "config.json").read_text())
+        assert said == about == json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -176,11 +176,11 @@ def test_a_run_that_diverges_is_a_result_and_keeps_no_weights(digits, narrow, tm
 def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, narrow, tmp_path, capsys):
     there, elsewhere = tmp_path / "paper-0", tmp_path / "no-norm-0"
     there.mkdir()
-    (there / "config.json").write_text("kept")
+    (there / "config.json").write_text("kept", encoding="utf-8")
     elsewhere.mkdir()
     with files.locked(elsewhere):
         recipes.train_all(tmp_path, [PAPER, BY_NAME["no-norm"], BY_NAME["keras"]], 1, digits, budget=64)
-    assert (there / "config.json").read_text() == "kept"
+    assert (there / "config.json").read_text(encoding="utf-8") == "kept"
     assert not (elsewhere / "config.json").exists()
     assert capsys.readouterr().out.startswith("keras-0: 4 steps, ")
 

@@ -13,7 +13,7 @@ ROOT = chapters.ROOT
 BOOK = chapters.BOOK
 CHAPTERS = chapters.chapters()
 PAGES = sorted(path for path in BOOK.glob("*.md") if path not in CHAPTERS)
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
 BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
 SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "display"}
@@ -70,7 +70,9 @@ def test_addresses_follow_from_one_place():
     allowed |= {md.with_suffix(".ipynb") for md in CHAPTERS} | {ROOT / "_config.yml"}
     sources = [*ROOT.glob("*.*"), *BOOK.glob("*.*"), *ROOT.glob("dcganlib/*.py"), *ROOT.glob("tools/*.py")]
     strays = [
-        p.name for p in sources if p.is_file() and p not in allowed and slug in p.read_text(errors="ignore")
+        p.name
+        for p in sources
+        if p.is_file() and p not in allowed and slug in p.read_text(encoding="utf-8", errors="ignore")
     ]
     assert strays == []
 
@@ -87,7 +89,10 @@ def test_a_new_address_reaches_every_place(tmp_path, monkeypatch):
     monkeypatch.setattr(chapters, "BOOK", tmp_path / "book")
     config = tmp_path / "_config.yml"
     config.write_text(
-        config.read_text().replace(old, "someone/fork").replace("branch: main", "branch: trunk")
+        config.read_text(encoding="utf-8")
+        .replace(old, "someone/fork")
+        .replace("branch: main", "branch: trunk"),
+        encoding="utf-8",
     )
     chapters.stamp()
     text = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.*") if path.is_file())
@@ -205,7 +210,8 @@ def test_the_contents_list_every_chapter_in_order_and_no_empty_one():
 
 
 def test_the_reference_covers_every_module():
-    documented = set(re.findall(r"automodule:: dcganlib\.(\w+)", (BOOK / "api.md").read_text()))
+    text = (BOOK / "api.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"automodule:: dcganlib\.(\w+)", text))
     modules = {path.stem for path in (ROOT / "dcganlib").glob("[a-z]*.py")}
     assert documented == modules
 

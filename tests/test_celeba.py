@@ -36,14 +36,20 @@ def small(tmp_path):
     signs = [("-1", " 1"), (" 1", "-1")] * 3
     (folder / ATTRIBUTES).write_text(
         "6\nSmiling  Bald \n"
-        + "".join(f"{name}  {a} {b}\n" for name, (a, b) in zip(names, signs, strict=True))
+        + "".join(f"{name}  {a} {b}\n" for name, (a, b) in zip(names, signs, strict=True)),
+        encoding="utf-8",
     )
     (folder / LANDMARKS).write_text(
         "6\nlefteye_x lefteye_y nose_x nose_y\n"
-        + "".join(f"{n} {k}   2  {k}  -4\n" for k, n in enumerate(names))
+        + "".join(f"{n} {k}   2  {k}  -4\n" for k, n in enumerate(names)),
+        encoding="utf-8",
     )
-    (folder / IDENTITIES).write_text("".join(f"{name} {2880 + k}\n" for k, name in enumerate(names)))
-    (folder / PARTITION).write_text("".join(f"{n} {part}\n" for n, part in zip(names, "000112", strict=True)))
+    (folder / IDENTITIES).write_text(
+        "".join(f"{name} {2880 + k}\n" for k, name in enumerate(names)), encoding="utf-8"
+    )
+    (folder / PARTITION).write_text(
+        "".join(f"{n} {part}\n" for n, part in zip(names, "000112", strict=True)), encoding="utf-8"
+    )
     return folder
 
 
@@ -99,7 +105,7 @@ def test_what_the_text_files_say_comes_with_the_pictures(small):
 def test_line_ends_blanks_and_marks_of_other_systems_do_no_harm(small, end):
     expected = celeba.read(small, "all")
     for name in TEXTS:
-        text = (small / name).read_text().replace("\n", "\n" if end == "\n\n" else end)
+        text = (small / name).read_text(encoding="utf-8").replace("\n", "\n" if end == "\n\n" else end)
         (small / name).write_bytes(b"\xef\xbb\xbf" + text.encode() + end.encode() * 3)
     found = celeba.read(small, "all")
     assert found.attribute_names == expected.attribute_names
@@ -110,8 +116,8 @@ def test_line_ends_blanks_and_marks_of_other_systems_do_no_harm(small, end):
 def test_the_order_of_the_lines_does_not_matter(small):
     expected = celeba.read(small, "train").identities.tolist()
     for name in (IDENTITIES, PARTITION):
-        lines = (small / name).read_text().splitlines()
-        (small / name).write_text("\n".join(lines[::-1]))
+        lines = (small / name).read_text(encoding="utf-8").splitlines()
+        (small / name).write_text("\n".join(lines[::-1]), encoding="utf-8")
     assert celeba.read(small, "train").identities.tolist() == expected
 
 
@@ -182,9 +188,9 @@ def test_pictures_alone_are_enough_for_the_whole(small):
     ],
 )
 def test_a_text_file_that_does_not_fit_is_named(small, name, old, new, words):
-    text = (small / name).read_text()
+    text = (small / name).read_text(encoding="utf-8")
     assert old in text
-    (small / name).write_text(text.replace(old, new))
+    (small / name).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ValueError, match=f"{name} {words}"):
         celeba.read(small)
 
@@ -199,7 +205,7 @@ def test_a_text_file_that_is_no_text_is_named(small):
 
 
 def test_an_empty_text_file_is_damaged(small):
-    (small / ATTRIBUTES).write_text("")
+    (small / ATTRIBUTES).write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=f"{ATTRIBUTES} has no line for 000001.jpg"):
         celeba.read(small)
 
@@ -240,7 +246,7 @@ def as_csv(small):
         (ATTRIBUTES, "image_id,Smiling,Bald"),
         (LANDMARKS, "image_id,lefteye_x,lefteye_y,nose_x,nose_y"),
     ):
-        lines = (small / name).read_text().splitlines()[0 if name == PARTITION else 2 :]
+        lines = (small / name).read_text(encoding="utf-8").splitlines()[0 if name == PARTITION else 2 :]
         rows = [heading, *(",".join(line.split()) for line in lines)]
         (small / name).with_suffix(".csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
     for name in TEXTS:
@@ -520,7 +526,9 @@ def test_torchvision_reads_the_layout_too(face_set, tmp_path):
 
     shutil.copytree(face_set, tmp_path / "celeba")
     boxes = "".join(f"{k:06d}.png 0 0 178 218\n" for k in range(1, 41))  # which dcganlib has no use for
-    (tmp_path / "celeba" / "list_bbox_celeba.txt").write_text(f"40\nimage_id x_1 y_1 width height\n{boxes}")
+    (tmp_path / "celeba" / "list_bbox_celeba.txt").write_text(
+        f"40\nimage_id x_1 y_1 width height\n{boxes}", encoding="utf-8"
+    )
     theirs = Unchecked(str(tmp_path), split="train", target_type=["attr", "identity", "landmarks"])
     ours = celeba.read(face_set)
     assert theirs.filename == list(ours.source.names)

@@ -392,7 +392,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
-    (tmp_path / "a.pt").write_text("hello")
+    (tmp_path / "a.pt").write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.pt is no checkpoint"):
         load(tmp_path / "a.pt")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "b.pt")
@@ -503,7 +503,7 @@ def test_other_safetensors_are_refused_by_name(tiny_pair, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"a\.safetensors is no safetensors file, or is damaged"):
         load_generator(path)
-    path.write_text("hello")
+    path.write_text("hello", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.safetensors is no safetensors file, or is damaged"):
         load_generator(path)
 

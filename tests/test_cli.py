@@ -118,7 +118,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
     words = [word for pair in options.items() for word in pair]
     code, _, _ = call("train", image_folder, "--sync-batch-norm", *words)
     assert code == 0
-    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    content = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     settings = content.pop("train")
     assert settings == {
         "batch_size": 10,
@@ -216,7 +216,7 @@ def test_force_replaces_a_file(call, trained, tmp_path, monkeypatch):
     assert call("sample", trained, "--n", 2, "--columns", 1, "--force")[0] == 0
     with Image.open("samples.png") as picture:
         assert picture.size == (16, 34)
-    (trained / "evaluation.json").write_text("mine")
+    (trained / "evaluation.json").write_text("mine", encoding="utf-8")
     try:
         assert "evaluation.json already exists" in call("evaluate", trained)[2]
     finally:
@@ -379,7 +379,7 @@ def spoilt(tmp_path):
     empty, broken = tmp_path / "empty", tmp_path / "broken"
     empty.mkdir()
     broken.mkdir()
-    (broken / "photo.jpg").write_text("not an image")
+    (broken / "photo.jpg").write_text("not an image", encoding="utf-8")
     return {"EMPTY": empty, "BROKEN": broken, "MISSING": tmp_path / "missing"}
 
 
@@ -681,7 +681,7 @@ def test_what_a_code_page_lacks_is_written_as_an_escape(monkeypatch, some_comman
 def test_a_reader_that_has_gone_ends_the_command_quietly(monkeypatch, capfd, some_command):
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "w") as pipe:
+    with open(writing, "w", encoding="utf-8") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         some_command(lambda: print("nobody reads this"))
         assert main(["info"]) == 141
@@ -693,7 +693,7 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(monkeypatch, capfd, som
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a full disk at hand")
 def test_output_into_a_full_disk_is_an_error_in_one_line(monkeypatch, capsys, some_command):
     some_command(lambda: print("there is no room for this"))
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert main(["info"]) == 2
     assert capsys.readouterr().err == "dcganlib: error: [Errno 28] No space left on device\n"
@@ -762,7 +762,7 @@ def test_evaluate_writes_its_measures_and_prints_them(call, trained, tmp_path):
     assert "two-sample accuracy, fake" in said
     assert said.endswith(f"wrote {out}\n")
     assert "step" in bar
-    content = json.loads(out.read_text())
+    content = json.loads(out.read_text(encoding="utf-8"))
     assert (content["samples"], content["seeds"], content["generator"]) == (10, [7, 8], "last step")
     assert not (trained / "evaluation.json").exists()
     code, said, error = call("evaluate", trained, "--inception")

@@ -73,10 +73,10 @@ def colab(tmp_path, public_repository):
         for one in (python, OUTER)
     )
     # A path in a .pth file makes packages importable, but reads no .pth of theirs: no editable install.
-    with open(os.path.join(packages, "outer.pth"), "w") as outer:
+    with open(os.path.join(packages, "outer.pth"), "w", encoding="utf-8") as outer:
         outer.write(outside + "\n")
     os.makedirs(os.path.join(packages, "google", "colab"))
-    open(os.path.join(packages, "google", "colab", "__init__.py"), "w").close()
+    open(os.path.join(packages, "google", "colab", "__init__.py"), "w", encoding="utf-8").close()
     address = chapters.configured()["repository"]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))

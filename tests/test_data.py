@@ -357,7 +357,7 @@ def test_a_folder_is_rgb_of_64_pixels_if_not_told_otherwise(image_folder):
 
 def test_files_that_are_no_images_are_passed_over(tmp_path):
     save(tmp_path / "A.PNG", np.zeros((4, 4)))
-    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     assert len(load(tmp_path)) == 1
 
 
@@ -428,7 +428,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
         ((name, said),) = found.skipped
         assert name == "kind/b.jpg"
         assert reason in said
-        bad.write_text("not an image")
+        bad.write_text("not an image", encoding="utf-8")
     (tmp_path / "a.png").unlink()
     with pytest.raises(
         ValueError, match=r"none of the 1 images .* can be read; the first, kind/b\.jpg: is no"

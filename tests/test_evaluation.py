@@ -52,9 +52,11 @@ def make_run(tmp_path, rng):
             if kept:
                 generator = models.build(name, classes=classes, rng=rng(seed), **options)[0]
                 checkpoint.save_generator(folder / f"{file}.safetensors", generator)
-        (folder / "history.csv").write_text("step,epoch,d_loss,g_loss,d_real,d_fake\n1,1,0.5,0.5,0.5,0.5\n")
+        (folder / "history.csv").write_text(
+            "step,epoch,d_loss,g_loss,d_real,d_fake\n1,1,0.5,0.5,0.5,0.5\n", encoding="utf-8"
+        )
         settings = runs.RunConfig(source, name, 1, size, channels, 2, 1, 1, TrainConfig(prior="uniform"))
-        (folder / "config.json").write_text(json.dumps(asdict(settings)))
+        (folder / "config.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
         return folder
 
     return make
@@ -246,7 +248,7 @@ def test_a_stored_run_is_measured_into_the_current_folder(make_run, tmp_path, mo
     evaluate(folder, samples=20, draws=1, device="cpu", out=tmp_path / "there" / "own.json")
     assert sorted(path.name for path in folder.iterdir()) == before
     kept = [tmp_path / "here" / "evaluation-small.json", tmp_path / "there" / "own.json"]
-    one, two = (json.loads(path.read_text()) for path in kept)
+    one, two = (json.loads(path.read_text(encoding="utf-8")) for path in kept)
     assert one["measures"] == two["measures"]
     assert (one["run"], two["run"]) == ("small", str(folder))
 
@@ -364,7 +366,7 @@ def test_bad_requests_are_refused_before_any_data_is_read(make_run, monkeypatch,
             evaluate(folder, **options)
     with pytest.raises(PermissionError, match="cannot be written: name another file with --out"):
         evaluate(folder, out=tmp_path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(PermissionError, match="cannot be written"):
         evaluate(folder, out=tmp_path / "file" / "evaluation.json")
     with pytest.raises(FileNotFoundError, match="there is no run nowhere"):

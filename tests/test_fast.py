@@ -340,7 +340,7 @@ def test_the_processor_is_described_as_the_system_does():
     assert found["threads"] == torch.get_num_threads()
     assert set(found["isa"]) <= set(KNOWN)
     if sys.platform == "linux" and platform.machine() == "x86_64":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         told = dict(line.split(":", 1) for line in lines if ":" in line)
         told = {name.strip(): value.strip() for name, value in told.items()}
         assert found["cpu"] == told["model name"]

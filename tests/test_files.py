@@ -85,7 +85,7 @@ def test_a_file_is_written_where_folders_cannot_be_flushed(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, call, refuse)
     write_text(tmp_path / "a.txt", "whole")
-    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "whole"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 

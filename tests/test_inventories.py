@@ -5,7 +5,7 @@ import pytest
 import yaml
 from sphinx.util.inventory import InventoryFile
 
-CONFIG = yaml.safe_load((inventories.ROOT / "_config.yml").read_text())["sphinx"]["config"]
+CONFIG = yaml.safe_load((inventories.ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
 
 
 @pytest.mark.parametrize("project", inventories.INVENTORIES)

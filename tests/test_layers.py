@@ -39,7 +39,7 @@ ORDER = [
     "__main__",
 ]
 PACKAGE = Path(dcganlib.__file__).parent
-TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
 
 in_every_module = pytest.mark.parametrize("name", TREES)
 
@@ -157,6 +157,71 @@ def test_no_error_is_swallowed(name):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"bare except at line {node.lineno}"
             assert not all(isinstance(line, ast.Pass) for line in node.body), f"except: pass at {node.lineno}"
+
+
+def without_encoding(tree):
+    """Lines on which a file is read or written as text in whatever encoding the system prefers."""
+    found = []
+    for function, call in calls(tree):
+        on, _, called = function.rpartition(".")
+        options = {keyword.arg for keyword in call.keywords}
+        if called == "read_text":
+            unsaid = not call.args
+        elif called == "write_text":
+            unsaid = bool(on) and on != "files" and len(call.args) < 2  # `files.write_text` writes UTF-8
+        elif function in ("open", "io.open", "os.fdopen") or (called == "open" and on.endswith(")")):
+            modes = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+            unsaid = not any(
+                "b" in str(mode.value) for mode in literals(modes[0 if on.endswith(")") else 1 :])
+            )
+        else:
+            continue
+        if unsaid and "encoding" not in options:
+            found.append(call.lineno)
+    return found
+
+
+def literals(nodes):
+    return [node for root in nodes for node in ast.walk(root) if isinstance(node, ast.Constant)]
+
+
+SOURCES = [
+    path
+    for folder in ("dcganlib", "tools", "benchmarks", "tests")
+    for path in sorted((PACKAGE.parent / folder).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_text_is_read_or_written_in_the_encoding_of_the_system(path):
+    """Windows has another than UTF-8."""
+    assert without_encoding(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_the_rule_on_encodings_sees_each_way_to_read_and_write_text():
+    unsaid = [
+        "open(path)",
+        "open(path, 'w')",
+        "open(path, mode='a', newline='')",
+        "os.fdopen(1, 'w')",
+        "Path(name).open()",
+        "path.read_text()",
+        "Path(name).read_text(errors='replace')",
+        "path.write_text(text)",
+    ]
+    said = [
+        "open(path, encoding='utf-8')",
+        "open(path, 'rb')",
+        "open(path, 'r+b' if there else 'wb')",
+        "Path(name).open('rb')",
+        "path.read_text('utf-8')",
+        "path.write_text(text, encoding='utf-8')",
+        "files.write_text(path, text)",
+        "write_text(path, text)",
+        "Image.open(path)",
+        "os.open(path, os.O_RDWR)",
+    ]
+    assert [line for line in unsaid + said if without_encoding(ast.parse(line))] == unsaid
 
 
 @in_every_module

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setuptools.config.pyprojecttoml import read_configuration
 
-PINS = lock.read((lock.ROOT / "requirements.lock").read_text())
-NOTED = json.loads((lock.ROOT / "requirements.json").read_text())
+PINS = lock.read((lock.ROOT / "requirements.lock").read_text(encoding="utf-8"))
+NOTED = json.loads((lock.ROOT / "requirements.json").read_text(encoding="utf-8"))
 REQUIRES = {key: entry["requires"] for key, entry in NOTED.items()}
 ROOTS = lock.project_requirements(read_configuration(lock.ROOT / "pyproject.toml", expand=False)["project"])
 LINUX = ((3, 12), "linux", "x86_64")
@@ -64,7 +64,7 @@ def test_the_notes_are_those_of_the_lock_down_to_each_hash():
 
 
 def test_conda_and_make_install_the_same_pins():
-    lines = (lock.ROOT / "constraints.txt").read_text().splitlines()
+    lines = (lock.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert [(f"{canonicalize_name(r.name)}{r.specifier}", str(r.marker or "")) for r in pinned] == [
         (pin.key, str(pin.marker or "")) for pin in PINS
@@ -131,7 +131,7 @@ def test_a_requirement_that_the_lock_does_not_know_is_missed():
 
 
 def test_a_hash_that_changed_or_is_gone_is_noticed():
-    text = (lock.ROOT / "requirements.lock").read_text()
+    text = (lock.ROOT / "requirements.lock").read_text(encoding="utf-8")
     entry = re.search(r"numpy==\S+ [^\n]*\\\n    --hash=sha256:(\w{64})", text)
     changed = text.replace(entry[1], entry[1][::-1])
     gone = text.replace(f"    --hash=sha256:{entry[1]} \\\n", "")
@@ -221,4 +221,4 @@ def test_only_the_extras_that_somebody_asks_for_are_noted():
 
 def test_what_is_written_can_be_read_again():
     text = lock.record(PINS, REQUIRES)
-    assert text == (lock.ROOT / "requirements.json").read_text()
+    assert text == (lock.ROOT / "requirements.json").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ def make(tmp_path):
     def write(cgroup, groups, version=2, meminfo=MEMINFO):
         proc, root = tmp_path / "proc", tmp_path / "cgroup"
         (proc / "self").mkdir(parents=True)
-        (proc / "meminfo").write_text(meminfo)
-        (proc / "self" / "cgroup").write_text(cgroup)
+        (proc / "meminfo").write_text(meminfo, encoding="utf-8")
+        (proc / "self" / "cgroup").write_text(cgroup, encoding="utf-8")
         top = root if version == 2 else root / "memory"
         names = ("memory.max", "memory.current", "inactive_file")
         if version == 1:
@@ -25,9 +25,9 @@ def make(tmp_path):
         for name, (limit, used, cached) in groups.items():
             folder = top / name
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / names[0]).write_text(f"{limit}\n")
-            (folder / names[1]).write_text(f"{used}\n")
-            (folder / "memory.stat").write_text(f"anon 7\n{names[2]} {cached}\n")
+            (folder / names[0]).write_text(f"{limit}\n", encoding="utf-8")
+            (folder / names[1]).write_text(f"{used}\n", encoding="utf-8")
+            (folder / "memory.stat").write_text(f"anon 7\n{names[2]} {cached}\n", encoding="utf-8")
         return available_memory(proc, root)
 
     return write
@@ -66,5 +66,5 @@ def test_it_is_not_known_where_linux_does_not_tell(make, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells")
 def test_this_machine_has_some_and_no_more_than_is_built_in():
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     assert 10_000_000 < available_memory() <= 1024 * int(lines["MemTotal"].split()[0])

@@ -24,7 +24,7 @@ def test_show_source_is_the_text_of_the_file_in_a_fence(item):
     assert shown.startswith("```python\n")
     assert shown.endswith("\n```")
     body = shown.removeprefix("```python\n").removesuffix("\n```")
-    text = Path(inspect.getfile(item)).read_text()
+    text = Path(inspect.getfile(item)).read_text(encoding="utf-8")
     assert body in text
     assert body == body.strip()
     assert body.startswith(('"""', "def ", "@dataclass"))

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -23,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = read_configuration(ROOT / "pyproject.toml", expand=False)["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
-WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
 MATRIX = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]
-CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
 PLATFORMS = {"ubuntu-latest": ("linux", "x86_64"), "macos-latest": ("darwin", "arm64")}
 
 
@@ -42,7 +43,7 @@ def pins(python: str, system: str) -> dict[str, str]:
         "os_name": "posix",
     }
     found: dict[str, str] = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
         if not line or line.startswith("#"):
             continue
         requirement = Requirement(line)
@@ -69,11 +70,18 @@ def test_the_book_is_pinned_to_the_generation_that_reads_its_configuration():
 
 
 def test_make_installs_the_lock_as_it_is():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (flags,) = re.findall(r"^LOCKED := (.*)$", makefile, re.M)
     assert flags == "--no-deps --require-hashes --only-binary=:all: -r requirements.lock"
     assert re.findall(r"tools/install\.py (.*)$", makefile, re.M)[0].endswith(" -- $(LOCKED)")
     assert set(re.findall(r"(?:pip|uv) install [^\n]*", makefile)) == set()
+
+
+def test_the_workflow_installs_the_same_lock_on_windows():
+    """There is no make there."""
+    (flags,) = re.findall(r"^LOCKED := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    commands = [shlex.split(step["run"]) for step in WORKFLOW["jobs"]["windows"]["steps"][-2:][:1]]
+    assert commands == [["python", "tools/install.py", "--", *flags.split()]]
 
 
 def test_requirements_have_a_lower_bound_and_no_upper_one():
@@ -82,7 +90,7 @@ def test_requirements_have_a_lower_bound_and_no_upper_one():
 
 
 def test_the_pinned_set_names_no_index_and_no_local_file():
-    text = (ROOT / "constraints.txt").read_text()
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert not re.search(r"^\s*-|://|file:|@", text, re.M)
 
 
@@ -108,11 +116,11 @@ def test_conda_the_workflow_and_the_package_agree_on_python():
 def test_the_workflow_runs_the_same_command_as_a_reader_on_both_systems():
     assert set(MATRIX["os"]) == set(PLATFORMS)
     assert {"run": "make test"} in WORKFLOW["jobs"]["test"]["steps"]
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("make test")
 
 
 def test_the_version_stands_the_same_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert PROJECT["version"] == dcganlib.__version__ == str(citation["version"])
 
 
@@ -124,7 +132,8 @@ def test_the_package_needs_little():
 
 
 WORKFLOWS = {
-    path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in (ROOT / ".github" / "workflows").glob("*.yml")
 }
 
 
@@ -142,7 +151,7 @@ def test_the_versions_the_links_and_known_vulnerabilities_are_checked_each_week(
     assert "make links" in commands
     assert "make ${{ matrix.target }}" in commands
     versions = weekly["jobs"]["versions"]["strategy"]["matrix"]["include"]
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert {"lowest", "colab"} == {entry["target"] for entry in versions} <= targets
     assert "links" in targets
 
@@ -150,7 +159,7 @@ def test_the_versions_the_links_and_known_vulnerabilities_are_checked_each_week(
 def test_every_action_is_pinned_to_a_commit_and_to_one_commit_everywhere():
     pinned = {}
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        for line in re.findall(r"uses: (.+)", path.read_text()):
+        for line in re.findall(r"uses: (.+)", path.read_text(encoding="utf-8")):
             action, commit, version = re.fullmatch(
                 r"([\w/-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", line
             ).groups()
@@ -212,7 +221,7 @@ def imported(source: str) -> set[str]:
 def sources(path: Path) -> list[str]:
     """The Python of a file: itself, or the code cells of a notebook without IPython's magic lines."""
     if path.suffix == ".py":
-        return [path.read_text()]
+        return [path.read_text(encoding="utf-8")]
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     return [re.sub(r"^(\s*)[%!].*$", r"\1pass", cell.source, flags=re.M) for cell in cells]
 
@@ -279,8 +288,11 @@ def test_importing_every_module_reaches_for_no_network():
 def test_no_module_but_the_one_that_fetches_knows_of_a_network():
     """So nothing is reported to anybody: all requests are for a set that was asked for."""
     clients = re.compile(r"^\s*(?:import|from) (requests|urllib|http|socket|pooch|aiohttp|httpx)\b", re.M)
-    found = {path.stem: set(clients.findall(path.read_text())) for path in (ROOT / "dcganlib").glob("*.py")}
+    found = {
+        path.stem: set(clients.findall(path.read_text(encoding="utf-8")))
+        for path in (ROOT / "dcganlib").glob("*.py")
+    }
     assert {name for name, modules in found.items() if modules} == {"fetch", "files"}
     assert found["files"] == {"socket"}  # for the machine's name in a lock
-    calls = re.findall(r"socket\.(\w+)", (ROOT / "dcganlib" / "files.py").read_text())
+    calls = re.findall(r"socket\.(\w+)", (ROOT / "dcganlib" / "files.py").read_text(encoding="utf-8"))
     assert set(calls) == {"gethostname"}

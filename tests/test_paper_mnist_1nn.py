@@ -84,5 +84,5 @@ def test_what_is_stored_names_the_command_that_makes_it_again(asked, folder, mon
     monkeypatch.setattr(benchmark.runs, "PRETRAINED", folder)
     monkeypatch.setattr("sys.argv", ["benchmark", "--samples", "20", "--store", *asked])
     benchmark.main()
-    stored = json.loads((folder / "measured" / benchmark.STORED).read_text())
+    stored = json.loads((folder / "measured" / benchmark.STORED).read_text(encoding="utf-8"))
     assert stored["command"] == " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"])

@@ -112,7 +112,7 @@ def awkward(tmp_path_factory):
     for name, (content, _) in AWKWARD.items():
         (folder / name).write_bytes(content)
     (folder / ".hidden.png").write_bytes(stored(RGB, "PNG"))
-    (folder / "readme.md").write_text("no picture, and not said to be one")
+    (folder / "readme.md").write_text("no picture, and not said to be one", encoding="utf-8")
     return folder
 
 
@@ -422,7 +422,7 @@ def test_the_modules_of_the_workers_import_no_torch(tmp_path):
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_set_with_nothing_to_read_says_so_with_the_first_reason(tmp_path, cache):
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_text("words")
+        (tmp_path / name).write_text("words", encoding="utf-8")
     for _ in range(2):
         with pytest.raises(ValueError, match=r"none of the 2 images of .*; the first, a\.png: is no picture"):
             decode(find(tmp_path), 8, 1, cache=cache)
@@ -540,7 +540,7 @@ def test_each_crop_size_choice_and_number_of_channels_has_a_cache_of_its_own(fol
 def spoil(kind, place):
     (pixels,) = place.glob("*.u8")
     (about,) = place.glob("*.json")
-    content = json.loads(about.read_text())
+    content = json.loads(about.read_text(encoding="utf-8"))
     match kind:
         case "shorter":
             pixels.write_bytes(pixels.read_bytes()[:-1])
@@ -551,14 +551,14 @@ def spoil(kind, place):
         case "no description":
             about.unlink()
         case "half a description":
-            about.write_text(about.read_text()[:-20])
+            about.write_text(about.read_text(encoding="utf-8")[:-20], encoding="utf-8")
         case "a foreign description":
-            about.write_text("[1, 2]")
+            about.write_text("[1, 2]", encoding="utf-8")
         case "another key":
-            about.write_text(json.dumps(content | {"key": "0" * 64}))
+            about.write_text(json.dumps(content | {"key": "0" * 64}), encoding="utf-8")
         case "a missing entry":
             del content["kept"]
-            about.write_text(json.dumps(content))
+            about.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ def test_a_damaged_cache_is_made_anew(folder, count_reads, kind):
 def test_what_is_no_cache_is_left_alone_in_its_folder(folder):
     (folder / ".dcganlib").mkdir()
     for name, content in (("a.json", "[]"), ("b.json", "{}"), ("c.json", "?")):
-        (folder / ".dcganlib" / name).write_text(content)
+        (folder / ".dcganlib" / name).write_text(content, encoding="utf-8")
     decode(find(folder), 8, 1)
     assert len(os.listdir(folder / ".dcganlib")) == 5
 
@@ -658,7 +658,7 @@ def test_a_cache_that_says_what_cannot_be_is_made_anew(folder, change, count_rea
     expected = greys(decode(find(folder), 8, 1))
     count_reads.clear()
     (about,) = (folder / ".dcganlib").glob("*.json")
-    about.write_text(json.dumps(json.loads(about.read_text()) | change))
+    about.write_text(json.dumps(json.loads(about.read_text(encoding="utf-8")) | change), encoding="utf-8")
     assert greys(decode(find(folder), 8, 1)) == expected
     assert len(count_reads) == 5
 
@@ -666,7 +666,7 @@ def test_a_cache_that_says_what_cannot_be_is_made_anew(folder, change, count_rea
 def test_a_cache_that_nests_too_deep_is_made_anew(folder, count_reads):
     decode(find(folder), 8, 1)
     (about,) = (folder / ".dcganlib").glob("*.json")
-    about.write_text("[" * 10**5)
+    about.write_text("[" * 10**5, encoding="utf-8")
     assert len(greys(decode(find(folder), 8, 1))) == 5
     assert len(count_reads) == 10
 
@@ -877,7 +877,7 @@ def test_a_run_is_never_data(folder, tmp_path):
     (run / "samples").mkdir(parents=True)
     for name in ("real.png", "losses.png", "samples/step_000001.png"):
         (run / name).write_bytes(stored(RGB, "PNG"))
-    (run / "config.json").write_text("{}")
+    (run / "config.json").write_text("{}", encoding="utf-8")
     assert find(folder).names == before.names
     assert find(folder).others == ((pictures.RUN, 1),)
     for place in (run, run / "samples"):

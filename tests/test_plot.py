@@ -271,10 +271,10 @@ def test_a_film_of_one_frame_is_a_picture(tmp_path):
     ],
 )
 def test_a_film_that_cannot_be_is_refused_and_the_old_one_kept(tmp_path, name, frames, fps, words):
-    (tmp_path / name).write_text("old")
+    (tmp_path / name).write_text("old", encoding="utf-8")
     with pytest.raises(ValueError, match=words):
         animate(frames, tmp_path / name, fps=fps)
-    assert (tmp_path / name).read_text() == "old"
+    assert (tmp_path / name).read_text(encoding="utf-8") == "old"
 
 
 # A view that redraws itself

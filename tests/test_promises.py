@@ -349,11 +349,11 @@ def test_a_hostile_checkpoint_with_a_valid_checksum_is_refused_and_not_run(new_r
 def test_nothing_in_the_project_loads_a_pickle_that_may_run_code():
     for folder in ("dcganlib", "tools", "tests", "benchmarks"):
         for path in (ROOT / folder).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.keyword) and node.arg == "weights_only":
                     assert ast.unparse(node.value) == "True", path
     for path in (ROOT / "book").glob("*.md"):
-        assert "weights_only=False" not in path.read_text().replace(" ", ""), path
+        assert "weights_only=False" not in path.read_text(encoding="utf-8").replace(" ", ""), path
 
 
 # 5. Resume at every step
@@ -843,10 +843,10 @@ def test_what_a_kill_leaves_before_the_first_checkpoint_is_begun_anew(new_run, t
     assert contents(out) == contents(whole)
     (tmp_path / "own").mkdir()
     for name in ("config.json", "real.png"):  # not what a start leaves: the settings are no run's
-        (tmp_path / "own" / name).write_text("{}")
+        (tmp_path / "own" / name).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="own is there already"):
         new_run("own", steps=2)
-    assert (tmp_path / "own" / "config.json").read_text() == "{}"
+    assert (tmp_path / "own" / "config.json").read_text(encoding="utf-8") == "{}"
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])

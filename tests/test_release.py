@@ -13,10 +13,10 @@ CHANGELOG = "# Changelog\n\n## 1.10.0 (2030-01-02)\n\n- ten\n\n## 1.1.0 (2030-01
 def checkout(tmp_path, version="1.1.0"):
     site = tmp_path / "_build" / "html"
     (site / "book").mkdir(parents=True)
-    (site / "index.html").write_text("<p>index</p>")
-    (site / "book" / "a.html").write_text("<p>a</p>")
-    (tmp_path / "CITATION.cff").write_text(f"cff-version: 1.2.0\nversion: {version}\n")
-    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
+    (site / "index.html").write_text("<p>index</p>", encoding="utf-8")
+    (site / "book" / "a.html").write_text("<p>a</p>", encoding="utf-8")
+    (tmp_path / "CITATION.cff").write_text(f"cff-version: 1.2.0\nversion: {version}\n", encoding="utf-8")
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG, encoding="utf-8")
     return tmp_path
 
 
@@ -27,9 +27,9 @@ def test_a_release_holds_the_site_its_checksum_and_the_notes_of_its_version(tmp_
     with zipfile.ZipFile(archive) as opened:
         assert opened.namelist() == ["dcgan-book-1.1.0/book/a.html", "dcgan-book-1.1.0/index.html"]
         assert opened.read("dcgan-book-1.1.0/book/a.html") == b"<p>a</p>"
-    checksum, name = (out / f"{archive.name}.sha256").read_text().split()
+    checksum, name = (out / f"{archive.name}.sha256").read_text(encoding="utf-8").split()
     assert (checksum, name) == (hashlib.sha256(archive.read_bytes()).hexdigest(), archive.name)
-    assert (out / "notes.md").read_text() == "- one\n"
+    assert (out / "notes.md").read_text(encoding="utf-8") == "- one\n"
 
 
 def test_the_same_site_gives_the_same_zip_at_another_time(tmp_path):
@@ -37,7 +37,7 @@ def test_the_same_site_gives_the_same_zip_at_another_time(tmp_path):
     first = release.pack(site, tmp_path / "a.zip")
     os.utime(site / "index.html", (1, 1))
     assert release.pack(site, tmp_path / "a.zip") == first
-    (site / "index.html").write_text("<p>other</p>")
+    (site / "index.html").write_text("<p>other</p>", encoding="utf-8")
     assert release.pack(site, tmp_path / "a.zip") != first
 
 
@@ -62,5 +62,9 @@ def test_a_book_that_is_not_rendered_is_refused(tmp_path):
 
 def test_the_changelog_describes_the_version_of_the_package():
     stated = release.ROOT / "CITATION.cff"
-    version = next(line.split()[1] for line in stated.read_text().splitlines() if line.startswith("version"))
-    assert release.notes((release.ROOT / "CHANGELOG.md").read_text(), version)
+    version = next(
+        line.split()[1]
+        for line in stated.read_text(encoding="utf-8").splitlines()
+        if line.startswith("version")
+    )
+    assert release.notes((release.ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), version)

@@ -51,7 +51,7 @@ def contents(folder):
 
 
 def table(folder):
-    with open(folder / "history.csv", newline="") as file:
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
@@ -79,7 +79,7 @@ def test_the_history_has_every_step_once(whole):
 
 
 def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
-    content = json.loads((whole / "config.json").read_text())
+    content = json.loads((whole / "config.json").read_text(encoding="utf-8"))
     images = data.load(image_folder, image_size=16, channels=1).images
     assert content == {
         "version": dcganlib.__version__,
@@ -149,8 +149,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(train_discs, whole, stop):
     for picture in (folder / "samples").iterdir():  # so that the folder has the grids of every second step
         if int(picture.stem[5:]) % 2:
             picture.unlink()
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"sample_every": 2}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"sample_every": 2}), encoding="utf-8")
     assert runs.resume(folder, steps=10, device="cpu") == folder
     assert contents(folder) == contents(whole)
 
@@ -194,7 +194,7 @@ def test_a_run_whose_checkpoint_holds_its_history_goes_on_as_one_that_never_stop
     if csv_file == "gone":
         (folder / "history.csv").unlink()
     if csv_file == "short":
-        (folder / "history.csv").write_text("step,epoch\n1,")
+        (folder / "history.csv").write_text("step,epoch\n1,", encoding="utf-8")
     runs.resume(folder, steps=10, device="cpu")
     ours, theirs = contents(folder), contents(whole)
     for name in ("history.csv", "losses.png", "generator.safetensors", "samples/step_000010.png"):
@@ -232,13 +232,13 @@ def test_resume_says_what_is_missing(tmp_path, whole):
     (tmp_path / "config.json").write_bytes((whole / "config.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
         runs.resume(tmp_path)
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.json is damaged"):
         runs.resume(tmp_path)
 
 
 def test_a_config_that_lacks_a_setting_is_called_damaged(tmp_path):
-    (tmp_path / "config.json").write_text('{"data": "mnist"}')
+    (tmp_path / "config.json").write_text('{"data": "mnist"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.json"):
         runs.resume(tmp_path)
 
@@ -267,8 +267,8 @@ def test_a_config_that_lacks_a_setting_is_called_damaged(tmp_path):
 def test_a_setting_of_another_kind_is_named_wherever_the_run_is_read(whole, tmp_path, name, value, words):
     for own in ("history.csv", "generator.safetensors"):
         (tmp_path / own).write_bytes((whole / own).read_bytes())
-    config = json.loads((whole / "config.json").read_text()) | {name: value}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    config = json.loads((whole / "config.json").read_text(encoding="utf-8")) | {name: value}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for read in (runs.read, runs.read_config, runs.sample, runs.resume):
         with pytest.raises(ValueError, match=rf"config\.json is damaged or incomplete .*{words}"):
             read(tmp_path)
@@ -293,9 +293,9 @@ def test_resume_says_that_the_data_have_changed_and_goes_on(image_folder, tmp_pa
 
 def test_a_run_from_before_contents_were_kept_goes_on_and_keeps_them(train_discs):
     folder = train_discs(steps=3)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     began = config.pop("contents")
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     runs.resume(folder, steps=4, device="cpu")
     assert runs.read_config(folder).contents == began
 
@@ -333,8 +333,10 @@ def test_images_that_were_moved_are_found_where_data_says_and_stay_found(image_f
 
 def test_a_path_of_another_system_is_a_folder_that_is_not_there(train_discs, image_folder):
     folder = train_discs(steps=1)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"data": "C:\\Users\\Jo\\discs"}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"data": "C:\\Users\\Jo\\discs"}), encoding="utf-8"
+    )
     with pytest.raises(FileNotFoundError, match=r"not in C:\\Users\\Jo\\discs: if they were moved"):
         runs.resume(folder, steps=2, device="cpu")
     runs.resume(folder, steps=2, data=image_folder, device="cpu")
@@ -441,12 +443,12 @@ def test_a_used_place_is_refused_and_left_alone(image_folder, tmp_path, used):
     out = tmp_path / "run"
     if used == "folder":
         out.mkdir()
-        (out / "thesis.txt").write_text("mine")
+        (out / "thesis.txt").write_text("mine", encoding="utf-8")
     else:
-        out.write_text("mine")
+        out.write_text("mine", encoding="utf-8")
     with pytest.raises(ValueError, match="run is there already.*dcganlib resume"):
         runs.run(str(image_folder), out, steps=1, config=CONFIG, **TINY)
-    assert (out / "thesis.txt" if used == "folder" else out).read_text() == "mine"
+    assert (out / "thesis.txt" if used == "folder" else out).read_text(encoding="utf-8") == "mine"
 
 
 def test_an_empty_folder_may_be_used(train_discs, image_folder, tmp_path):
@@ -501,7 +503,7 @@ def test_the_names_of_the_classes_are_kept_and_checked(class_folder, tmp_path):
     options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
     out = runs.run(str(images), tmp_path / "run", steps=2, **options)
     assert runs.read_config(out).class_names == ("high", "low")
-    assert json.loads((out / "config.json").read_text())["class_names"] == ["high", "low"]
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["class_names"] == ["high", "low"]
     before = contents(out)
     (images / "high").rename(images / "up")  # from now on "low" is 0
     words = (
@@ -522,9 +524,9 @@ def test_the_names_of_the_classes_are_kept_and_checked(class_folder, tmp_path):
 def test_a_run_from_before_class_names_were_kept_goes_on_and_gets_them(class_folder, tmp_path):
     options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
     out = runs.run(str(class_folder), tmp_path / "run", steps=1, **options)
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     del config["class_names"]
-    (out / "config.json").write_text(json.dumps(config))
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert runs.read_config(out).class_names == ()
     other = shutil.copytree(class_folder, tmp_path / "other")
     shutil.copytree(other / "low", other / "middle")
@@ -850,7 +852,7 @@ def test_any_changed_byte_of_a_history_or_config_is_an_error_that_names_it_or_a_
 
 def test_an_older_run_that_does_not_name_a_setting_is_sampled_by_its_default(whole, tmp_path):
     older = shutil.copytree(whole, tmp_path / "older")
-    content = json.loads((older / "config.json").read_text())
+    content = json.loads((older / "config.json").read_text(encoding="utf-8"))
     del content["classes"], content["train"]["prior"]
-    (older / "config.json").write_text(json.dumps(content))
+    (older / "config.json").write_text(json.dumps(content), encoding="utf-8")
     assert runs.sample(older, 2).tobytes() == runs.sample(whole, 2).tobytes()

@@ -1,6 +1,7 @@
 """Making .venv: what is checked first, what is said, when it is made again. Nothing is installed here."""
 
 import ast
+import errno
 import http.server
 import json
 import os
@@ -11,12 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import environment
 import install
 import pytest
 
-LOCK = (environment.ROOT / "requirements.lock").read_text()
+LOCK = (environment.ROOT / "requirements.lock").read_text(encoding="utf-8")
 HERE = "{}.{}".format(*sys.version_info)
 
 
@@ -46,7 +48,7 @@ def test_pypy_and_32_bits_are_refused(monkeypatch):
 
 def test_the_first_script_is_valid_in_old_pythons():
     """No syntax later than Python 2.7's: the nodes of each later feature are absent."""
-    source = (environment.ROOT / "tools" / "install.py").read_text()
+    source = (environment.ROOT / "tools" / "install.py").read_text(encoding="utf-8")
     source.encode("ascii")
     tree = ast.parse(source)
     later = (
@@ -71,9 +73,9 @@ def test_the_first_script_is_valid_in_old_pythons():
 
 def test_only_pythons_that_start_are_offered(tmp_path, monkeypatch):
     for name, code in [("python3.12", 0), ("python3.11", 127)]:
-        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "python3.10").write_text("not a program")
+    (tmp_path / "python3.10").write_text("not a program", encoding="utf-8")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert install.on_path() == ["python3.12"]
 
@@ -99,7 +101,9 @@ def test_a_python_without_venv_or_ensurepip_is_told_the_package():
         (("Linux", "riscv64", (2, 39)), "no wheels"),
         (("Darwin", "x86_64", (14, 0)), "Intel"),
         (("Darwin", "arm64", (13, 6)), "macOS 14"),
-        (("Windows", "AMD64", (10,)), "WSL"),
+        (("Windows", "AMD64", ()), ""),
+        (("Windows", "ARM64", ()), "no wheels"),
+        (("FreeBSD", "amd64", ()), "no wheels for FreeBSD"),
     ],
 )
 def test_a_machine_without_wheels_is_told(machine, said):
@@ -240,9 +244,9 @@ def made(tmp_path):
     """A folder as a finished set-up leaves it, and its record."""
     venv = tmp_path / ".venv"
     (venv / "bin").mkdir(parents=True)
-    (venv / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="utf-8")
     record = {"python": "3.12", "folder": str(venv.resolve()), "lock": "1", "package": "2"}
-    (venv / ".installed").write_text(json.dumps(record))
+    (venv / ".installed").write_text(json.dumps(record), encoding="utf-8")
     return venv, record
 
 
@@ -296,7 +300,7 @@ def test_a_folder_that_is_no_environment_is_not_emptied(steps, tmp_path, capsys)
     assert steps() == (1, [])
     assert "no virtual environment" in capsys.readouterr().err
     assert (tmp_path / ".venv" / "thesis.txt").exists()
-    (tmp_path / ".venv" / ".installed").write_text("begun")  # emptied half-way
+    (tmp_path / ".venv" / ".installed").write_text("begun", encoding="utf-8")  # emptied half-way
     assert steps()[0] == 0
     assert not (tmp_path / ".venv" / "thesis.txt").exists()
 
@@ -367,12 +371,12 @@ def test_a_changed_lock_is_installed_in_place_and_a_changed_project_without_netw
     steps, tmp_path, monkeypatch
 ):
     steps()
-    with open(tmp_path / "requirements.lock", "a") as file:
+    with open(tmp_path / "requirements.lock", "a", encoding="utf-8") as file:
         file.write("# changed\n")
     _, asked = steps()
     assert ["--exact" in command for command in asked] == [True, False]
     monkeypatch.setattr(environment, "unreachable", lambda *_: "no network")
-    with open(tmp_path / "pyproject.toml", "a") as file:
+    with open(tmp_path / "pyproject.toml", "a", encoding="utf-8") as file:
         file.write("# changed\n")
     code, asked = steps()
     assert code == 0
@@ -457,6 +461,30 @@ def test_two_set_ups_at_once_wait_for_each_other_even_for_what_a_killed_one_left
     assert done.wait(20)
     thread.join()
     assert "waiting for it" in capsys.readouterr().out
+
+
+def test_on_windows_a_byte_that_nobody_reads_is_locked(tmp_path, monkeypatch):
+    asked, answers = [], [PermissionError(errno.EACCES, "held")] * 2
+
+    def locking(descriptor, mode, length):
+        asked.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, length))
+        if answers:
+            raise answers.pop()
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(environment.time, "sleep", lambda seconds: None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    with open(tmp_path / "note", "w+b") as file:
+        with pytest.raises(PermissionError):
+            environment.hold(file.fileno(), wait=False)
+        environment.hold(file.fileno(), wait=True)
+    assert asked == [(2**20, 2, 1)] * 3
+
+
+def test_on_windows_programs_lie_in_another_folder(monkeypatch):
+    assert environment.program_of(Path("v"), "uv") == Path("v", "bin", "uv")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert environment.program_of(Path("v"), "uv") == Path("v", "Scripts", "uv.exe")
 
 
 def test_a_cache_that_cannot_be_written_is_replaced_by_one_of_our_own(tmp_path, monkeypatch):

@@ -304,7 +304,7 @@ serve(prepare)
 
 def test_a_process_gets_ready_answers_and_tells_what_memory_it_took(tmp_path):
     script = tmp_path / "echo.py"
-    script.write_text(ECHO.format(folder=str(Path(_timing.__file__).parent)))
+    script.write_text(ECHO.format(folder=str(Path(_timing.__file__).parent)), encoding="utf-8")
     with _timing.Child(str(script), {"a": 1}) as child:
         assert json.loads(child.ready["said"]) == {"a": 1}
         for n in (20_000_000, 40_000_000):  # floats; the second block needs 80 MB more than the first
@@ -315,14 +315,14 @@ def test_a_process_gets_ready_answers_and_tells_what_memory_it_took(tmp_path):
 
 def test_a_process_that_dies_is_told(tmp_path):
     script = tmp_path / "dies.py"
-    script.write_text("import sys; sys.exit(3)")
+    script.write_text("import sys; sys.exit(3)", encoding="utf-8")
     with pytest.raises(RuntimeError, match="code 3"):
         _timing.Child(str(script), {})
 
 
 def test_a_process_with_no_answer_by_the_deadline_is_ended(tmp_path):
     script = tmp_path / "hangs.py"
-    script.write_text("import time\nprint('{}', flush=True)\ntime.sleep(600)")
+    script.write_text("import time\nprint('{}', flush=True)\ntime.sleep(600)", encoding="utf-8")
     with _timing.Child(str(script), {}) as child:
         child._deadline = time.perf_counter() + 0.1
         with pytest.raises(TimeoutError, match="no answer in time"):

@@ -63,7 +63,10 @@ def free_port():
 def _live(work, folder, variables):
     os.environ.update(variables)
     rank = variables["RANK"]
-    with open(folder / f"{rank}.out", "w") as sys.stdout, open(folder / f"{rank}.err", "w") as sys.stderr:
+    with (
+        open(folder / f"{rank}.out", "w", encoding="utf-8") as sys.stdout,
+        open(folder / f"{rank}.err", "w", encoding="utf-8") as sys.stderr,
+    ):
         os.dup2(sys.stderr.fileno(), 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -96,9 +99,13 @@ def together(tmp_path_factory):
                 process.kill()
                 process.join()
             out, err, found = (folder / f"{rank}.{end}" for end in ("out", "err", "pt"))
-            assert not stuck, f"process {rank} hangs; it said {err.read_text()}"
+            assert not stuck, f"process {rank} hangs; it said {err.read_text(encoding='utf-8')}"
             result = torch.load(found, weights_only=True) if found.exists() else None
-            answers.append(Answer(process.exitcode, result, out.read_text(), err.read_text()))
+            answers.append(
+                Answer(
+                    process.exitcode, result, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8")
+                )
+            )
         return answers
 
     return start
@@ -263,14 +270,14 @@ def test_the_first_process_loads_then_one_a_machine_then_the_rest(together, tmp_
     def work():
         def load():
             time.sleep(0.1 * (team.rank() == 0))
-            with open(tmp_path / "log", "a") as log:
+            with open(tmp_path / "log", "a", encoding="utf-8") as log:
                 log.write(f"{team.rank()}")
             return team.rank()
 
         return team.in_turn(load)
 
     assert found_by(together(joined(work), size=4, local=[0, 1, 0, 1])) == [0, 1, 2, 3]
-    order = (tmp_path / "log").read_text()
+    order = (tmp_path / "log").read_text(encoding="utf-8")
     assert (order[:2], sorted(order[2:])) == ("02", ["1", "3"])
 
 
@@ -469,7 +476,7 @@ def test_only_the_first_process_writes_and_speaks(together, image_folder, tmp_pa
     writers, plain = tmp_path / "writers", files.write_atomically
 
     def write(path, *rest, **options):
-        with open(writers, "a") as log:
+        with open(writers, "a", encoding="utf-8") as log:
             log.write(f"{team.rank()} {Path(path).name}\n")
         plain(path, *rest, **options)
 
@@ -477,7 +484,7 @@ def test_only_the_first_process_writes_and_speaks(together, image_folder, tmp_pa
     out = tmp_path / "run"
     answers = together(lambda: main(command(image_folder, out, "--ema", "0.5")))
     assert found_by(answers) == [0, 0]
-    assert {line.split()[0] for line in writers.read_text().splitlines()} == {"0"}
+    assert {line.split()[0] for line in writers.read_text(encoding="utf-8").splitlines()} == {"0"}
     assert "2 processes, 2 images each, 4 in a step" in answers[0].err
     assert answers[0].out.startswith(f"wrote {out}")
     assert (answers[1].out, answers[1].err) == ("", "")
@@ -485,7 +492,7 @@ def test_only_the_first_process_writes_and_speaks(together, image_folder, tmp_pa
     assert [row["step"] for row in found.history] == list(range(1, 9))
     assert not (out / files.LOCK).exists()
     assert (out / "averaged.gif").is_file()
-    assert json.loads((out / "config.json").read_text())["train"]["batch_size"] == 4
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["train"]["batch_size"] == 4
 
 
 @pytest.mark.parametrize(("before", "afterwards"), [(1, 2), (2, 1), (2, 4)])
@@ -623,7 +630,7 @@ def torchrun(*words):
 @contextmanager
 def started(words, log, **options):
     """A command that is ended with all that it started, whatever happens."""
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             words,
             cwd=ROOT,
@@ -647,14 +654,14 @@ def started(words, log, **options):
 def wait_for(event, log, seconds=300):
     end = time.monotonic() + seconds
     while not event():
-        assert time.monotonic() < end, log.read_text()
+        assert time.monotonic() < end, log.read_text(encoding="utf-8")
         time.sleep(0.05)
 
 
 def holder(out):
     """The process that writes into a folder."""
     try:
-        return int((out / files.LOCK).read_text().split()[1])
+        return int((out / files.LOCK).read_text(encoding="utf-8").split()[1])
     except (FileNotFoundError, IndexError):
         return 0
 
@@ -662,7 +669,7 @@ def holder(out):
 def begun(out, steps):
     def look():
         try:
-            return len((out / "history.csv").read_text().splitlines()) > steps
+            return len((out / "history.csv").read_text(encoding="utf-8").splitlines()) > steps
         except FileNotFoundError:
             return False
 
@@ -680,7 +687,7 @@ def test_torchrun_starts_a_killed_group_again_and_passes_a_signal_on(image_folde
         wait_for(lambda: holder(out) not in (0, first) and begun(out, kept + 5)(), log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) != 0
-    said = log.read_text()
+    said = log.read_text(encoding="utf-8")
     state, _ = checkpoint.load(out / "checkpoint.pt")
     assert f"stopped after step {state.step}, all saved" in said
     assert said.count("2 processes, 2 images each, 4 in a step") == 2
@@ -738,7 +745,7 @@ def test_two_hosts_train_together(two_hosts, image_folder, tmp_path):
         started(launches[1], logs[1], GLOO_SOCKET_IFNAME="eth0") as second,
     ):
         codes = first.wait(300), second.wait(300)
-    said = logs[0].read_text() + logs[1].read_text()
+    said = logs[0].read_text(encoding="utf-8") + logs[1].read_text(encoding="utf-8")
     assert codes == (0, 0), said
     assert said.count("2 processes, 2 images each, 4 in a step") == 1
     assert [row["step"] for row in runs.read(out).history] == list(range(1, 5))

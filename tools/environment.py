@@ -8,7 +8,7 @@ certificates), never what is installed.
 
 import argparse
 import ast
-import fcntl
+import errno
 import hashlib
 import importlib.util
 import json
@@ -22,6 +22,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ GLIBC, MACOS = (
     (14, 0),
 )  # what torch's wheels ask for; tools/lock.py checks that the lock asks for no more
 OWN_PROJECT = ["--no-deps", "--no-build-isolation", "--no-index", "-e", "."]
+
+LOCKED_BYTE = 2**20  # of the note, on Windows; beyond its end
 
 # What you may set for uv: where files come from and how they travel.
 UV_KEPT = {
@@ -86,7 +89,9 @@ def unsupported(system: str, machine: str, release: tuple[int, ...], libc: str =
                 "torch has no wheels for Intel Macs. On Apple silicon, name an arm64 Python: make PYTHON=..."
             )
         return "" if release >= MACOS else f"torch needs macOS 14 or newer; this is {version}."
-    return f"make runs on Linux and macOS, not on {system}. On Windows, use WSL."
+    if system == "Windows":
+        return "" if machine == "AMD64" else f"Windows on {machine} has no wheels of torch; AMD64 has."
+    return f"torch has no wheels for {system}."
 
 
 def this_machine() -> str:
@@ -202,7 +207,7 @@ def digest(path: Path) -> str:
 
 def version_of(venv: Path) -> str:
     """The version of the environment's Python, such as 3.12; empty when it does not start."""
-    command = [venv / "bin" / "python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    command = [program_of(venv, "python"), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -254,21 +259,52 @@ def clear(venv: Path, keep: str) -> None:
             path.unlink()
 
 
+def program_of(venv: Path, name: str) -> Path:
+    """Where an environment has a program, which may not be there yet."""
+    return venv / "Scripts" / f"{name}.exe" if sys.platform == "win32" else venv / "bin" / name
+
+
+def hold(descriptor: int, wait: bool) -> None:
+    """Take an open file's lock.
+
+    Raises:
+        OSError: Another process holds it, and ``wait`` is not set.
+    """
+    if sys.platform != "win32":
+        import fcntl  # here, because Windows has none
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return
+    import msvcrt
+
+    while True:
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)  # others cannot read what is locked: not the note
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
+        except OSError:
+            if not wait:
+                raise
+        time.sleep(0.5)
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[int]:
     """Hold a file's lock, so that two set-ups do not mix; gives its descriptor.
 
     Every program that is started inherits the descriptor: when this process is killed while uv is at work,
-    the lock is held until uv has ended as well.
+    the lock is held until uv has ended as well. On Windows, where a lock belongs to a process, it is not.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     os.set_inheritable(descriptor, True)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            hold(descriptor, wait=False)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
             say("Another set-up is at work in .venv: waiting for it.")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            hold(descriptor, wait=True)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -292,9 +328,9 @@ def run(command: list[str | os.PathLike[str]], environment: Mapping[str, str] | 
 def fetch_uv(venv: Path, lock: Path, environment: Mapping[str, str]) -> bool:
     """Install the locked uv with pip; False when there is no wheel of it for this machine."""
     entry = venv / "uv.txt"
-    entry.write_text(locked_entry(lock.read_text(), "uv"))
+    entry.write_text(locked_entry(lock.read_text(encoding="utf-8"), "uv"), encoding="utf-8")
     flags = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--retries=1", "--timeout=15"]
-    command = [venv / "bin" / "python", "-m", "pip", "install", *flags, "-r", entry]
+    command = [program_of(venv, "python"), "-m", "pip", "install", *flags, "-r", entry]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, close_fds=False, stderr=subprocess.PIPE, text=True
     )
@@ -308,7 +344,7 @@ def fetch_uv(venv: Path, lock: Path, environment: Mapping[str, str]) -> bool:
 def prepare_cache(venv: Path, environment: dict[str, str], needed_gb: float) -> None:
     """Choose a cache for uv that can be written, and links or copies from there."""
     asked = subprocess.run(
-        [venv / "bin" / "uv", "cache", "dir"], env=environment, capture_output=True, text=True
+        [program_of(venv, "uv"), "cache", "dir"], env=environment, capture_output=True, text=True
     )
     folder = Path(asked.stdout.strip() or venv / ".cache")
     try:
@@ -326,7 +362,7 @@ def prepare_cache(venv: Path, environment: dict[str, str], needed_gb: float) -> 
 
 def install(venv: Path, options: argparse.Namespace, environment: dict[str, str], locked: bool) -> None:
     """Install the pinned set, unless `locked` says that it is there, and the package itself."""
-    uv = venv / "bin" / "uv"
+    uv = program_of(venv, "uv")
     with_uv = options.installer == "uv" and (
         uv.exists() if locked else fetch_uv(venv, options.lock, environment)
     )
@@ -335,9 +371,9 @@ def install(venv: Path, options: argparse.Namespace, environment: dict[str, str]
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     if with_uv:
         prepare_cache(venv, environment, options.free_gb)
-        program, exact = [uv, "pip", "install", *quiet, "--python", venv / "bin" / "python"], ["--exact"]
+        program, exact = [uv, "pip", "install", *quiet, "--python", program_of(venv, "python")], ["--exact"]
     else:
-        program, exact = [venv / "bin" / "python", "-m", "pip", "install", "--quiet"], []
+        program, exact = [program_of(venv, "python"), "-m", "pip", "install", "--quiet"], []
     if not locked:
         run([*program, *exact, *options.flags], environment)
     run([*program, *OWN_PROJECT], environment)
@@ -360,7 +396,8 @@ def offline(environment: Mapping[str, str]) -> str:
 def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
     """Bring .venv to what the lock says; `stamp`: the open file that notes when it is done."""
     wanted = "{}.{}".format(*sys.version_info)
-    record = read_record(os.pread(stamp, 65536, 0).decode(errors="replace"))
+    os.lseek(stamp, 0, os.SEEK_SET)
+    record = read_record(os.read(stamp, 65536).decode(errors="replace"))
     target = {
         "folder": str(venv.resolve()),
         "lock": digest(options.lock),
@@ -376,7 +413,7 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
         raise SetupError(problem)
     python = Path(getattr(sys, "_base_executable", None) or sys.executable)
     locked = not remake and record.get("lock") == target["lock"]
-    environment = settings_of_pip(python if remake else venv / "bin" / "python")
+    environment = settings_of_pip(python if remake else program_of(venv, "python"))
     if not locked and environment and (problem := offline(environment)):
         raise SetupError(problem)
     if why and is_foreign(venv, options.stamp):
@@ -392,7 +429,7 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
         write(stamp, "begun")
         run([python, "-I", "-m", "venv", venv], settings(os.environ, {}))
     if environment is None:  # the Python has no pip of its own: now there is one to ask
-        environment = settings_of_pip(venv / "bin" / "python") or settings(os.environ, {})
+        environment = settings_of_pip(program_of(venv, "python")) or settings(os.environ, {})
         if problem := offline(environment):
             raise SetupError(problem)
     write(stamp, "begun")
@@ -403,7 +440,8 @@ def set_up(venv: Path, options: argparse.Namespace, stamp: int) -> None:
 def write(descriptor: int, text: str) -> None:
     """Replace what an open file holds."""
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, text.encode())
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 
 OLDEST, NEWEST = (3, 10), (3, 14)
-THERE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv", "bin", "python")
+PROGRAM = ("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+THERE = os.path.join(ROOT, ".venv", PROGRAM[0], PROGRAM[1])
 
 
 def on_path():

@@ -61,7 +61,9 @@ def load(data: bytes) -> dict[str, str]:
 
 def check() -> list[str]:
     """Addresses of the table that the projects' own inventories no longer hold. Needs the network."""
-    mapping = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["intersphinx_mapping"]
+    mapping = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"][
+        "intersphinx_mapping"
+    ]
     gone = []
     for project, names in INVENTORIES.items():
         address = mapping[project][0] + "objects.inv"

@@ -320,13 +320,13 @@ def main(arguments: list[str]) -> None:
         for name in names[:2]:
             shutil.copy(ROOT / name, folder)
         compile_lock(folder, *arguments)
-        pins = read((folder / "requirements.lock").read_text())
+        pins = read((folder / "requirements.lock").read_text(encoding="utf-8"))
         requires = without_idle_extras(metadata_of(pins), roots)
         for target in TARGETS:
             for patch in (0, 99):
                 if unmet := walk(roots, pins, requires, markers(target, patch)).unmet:
                     raise SystemExit(f"the lock is not whole on {target}:\n" + "\n".join(sorted(unmet)))
-        (folder / "requirements.json").write_text(record(pins, requires))
+        (folder / "requirements.json").write_text(record(pins, requires), encoding="utf-8")
         for name in names:
             shutil.copy(folder / name, ROOT / name)
 

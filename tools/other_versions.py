@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from environment import ROOT
+from environment import ROOT, program_of
 from uv import find_uv_bin
 
 # torch 2.6 and numpy 1.26, the lowest that the package takes, have wheels for no newer Python than 3.12.
@@ -19,7 +19,7 @@ LOWEST_PYTHON, COLAB_PYTHON = ">=3.10,<3.13", "3.13"
 def fresh(folder: Path, python: str) -> Path:
     """Make an empty environment with a Python of this machine; its Python's path."""
     subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", python, folder], check=True)
-    return folder / "bin" / "python"
+    return program_of(folder, "python")
 
 
 def install(python: Path, *arguments: str | Path) -> None:

@@ -55,18 +55,18 @@ def main(tag: str, root: Path = ROOT) -> None:
         FileNotFoundError: The book is not rendered.
     """
     version = tag.removeprefix("v")
-    stated = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.M)
+    stated = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     if stated is None or stated[1] != version:
         raise ValueError(f"the tag is {tag}, CITATION.cff has version {stated and stated[1]}")
     site, out = root / "_build" / "html", root / "_build" / "release"
-    text = notes((root / "CHANGELOG.md").read_text(), version)
+    text = notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), version)
     if not (site / "index.html").is_file():
         raise FileNotFoundError(f"{site} has no index.html: run `make book` first")
     out.mkdir(exist_ok=True)
     archive = out / f"dcgan-book-{version}.zip"
     checksum = pack(site, archive)
-    (out / f"{archive.name}.sha256").write_text(f"{checksum}  {archive.name}\n")
-    (out / "notes.md").write_text(text)
+    (out / f"{archive.name}.sha256").write_text(f"{checksum}  {archive.name}\n", encoding="utf-8")
+    (out / "notes.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def counts(name: str) -> tuple[int, int, int]:
 def main() -> None:
     """Print the summary."""
     unit, notebooks = counts("unit"), counts("notebooks")
-    covered = json.loads((RESULTS / "coverage.json").read_text())["totals"]["percent_covered"]
+    covered = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["totals"]["percent_covered"]
     minutes, seconds = divmod(round(time.time() - float(sys.argv[1])), 60)
     print(f"\nunit tests       {unit[0]} passed, coverage of dcganlib {covered:.1f} %")
     print(f"notebook cells   {notebooks[0]} passed, re-run and compared with what is stored")

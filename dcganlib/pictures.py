@@ -699,8 +699,8 @@ def _drop_stale(place: Path, source: Source, state: str) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             old = json.loads(about.read_text(encoding="utf-8"))
             if old["source"] == _label(source) and old["state"] != state:
+                about.with_suffix(".u8").unlink()  # first: Windows refuses while it is in use
                 about.unlink()
-                about.with_suffix(".u8").unlink()
 
 
 def _refuse(source: Source, skipped: Sequence[tuple[str, str]], strict: bool) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,13 @@ from dcganlib import celeba, data, models, plot
 from dcganlib.files import write_atomically
 
 mpl.use("Agg")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("posix"):
+            (reason,) = mark.args
+            item.add_marker(pytest.mark.skipif(sys.platform == "win32", reason=f"Windows: {reason}"))
 
 
 @pytest.fixture(scope="session", autouse=True)

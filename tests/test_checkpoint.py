@@ -347,7 +347,7 @@ print("survived")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix("no fork")
 def test_a_kill_in_the_middle_of_a_save_leaves_the_last_checkpoint_whole(tmp_path):
     (tmp_path / "slow.bin").write_bytes(OLD)
     code = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path)]

@@ -732,6 +732,7 @@ def test_an_empty_class_folder_is_named(tmp_path):
         assert load(tmp_path).class_names == ("cat", "dog")
 
 
+@pytest.mark.posix("links need a privilege")
 def test_reasons_are_counted_and_so_are_other_files(tmp_path):
     save(tmp_path / "a.png", np.zeros((4, 4)))
     for name in ("b.png", "c.png", "notes.txt"):

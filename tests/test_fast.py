@@ -396,6 +396,7 @@ print(int(kept), faults())
 """
 
 
+@pytest.mark.posix("no resource module to count page faults")
 def test_kept_memory_is_not_asked_for_again():
     found = {}
     for asked in (False, True):

@@ -4,11 +4,12 @@ import os
 import signal
 import time
 
-import fuzz
 import pytest
 import torch
 
 from dcganlib import checkpoint, runs
+
+fuzz = pytest.importorskip("fuzz", reason="resource, which it limits memory with, is not on Windows")
 
 in_every_case = pytest.mark.parametrize("name", fuzz.CASES)
 
@@ -77,7 +78,7 @@ def devour(folder, chance):
     return str(len(bytearray(2 * fuzz.MEMORY)))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix("no fork")
 @pytest.mark.parametrize(
     ("case", "said"), [(crash, "SIGSEGV"), (wait, "hangs"), (circle, "hangs"), (devour, "MemoryError")]
 )

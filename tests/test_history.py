@@ -67,7 +67,7 @@ def test_a_file_that_is_gone_is_begun_anew_with_its_columns(path):
 )
 def test_what_lies_beyond_the_checkpoint_is_cut_in_silence(path, tail):
     whole = HEAD + "".join(map(line, range(1, 5)))
-    path.write_text(whole + tail, encoding="utf-8")
+    path.write_text(whole + tail, encoding="utf-8", newline="\n")
     log = history.resume(path, 4)
     assert path.read_text(encoding="utf-8") == whole
     assert [row["step"] for row in log.points] == [1, 2, 3, 4]
@@ -75,7 +75,7 @@ def test_what_lies_beyond_the_checkpoint_is_cut_in_silence(path, tail):
 
 
 def test_at_step_0_nothing_is_left(path):
-    path.write_text(HEAD + line(1), encoding="utf-8")
+    path.write_text(HEAD + line(1), encoding="utf-8", newline="\n")
     assert history.resume(path, 0).points == []
     assert not path.exists()
 
@@ -90,7 +90,7 @@ def test_at_step_0_nothing_is_left(path):
     ],
 )
 def test_a_damaged_file_is_set_aside_and_its_sound_rows_are_kept(path, content, kept):
-    path.write_text(content, encoding="utf-8")
+    path.write_text(content, encoding="utf-8", newline="\n")
     with pytest.warns(UserWarning, match=rf"{path} has {len(kept)} rows for the 3 steps so far; the others"):
         log = history.resume(path, 3)
     assert [row["step"] for row in log.points] == kept
@@ -109,7 +109,7 @@ def test_a_missing_file_is_a_warning(path):
 def test_rows_that_an_older_checkpoint_holds_go_before_the_file(path, there):
     whole = HEAD + "".join(map(line, range(1, 4)))
     if there != "nothing":
-        path.write_text(whole if there == "the same" else HEAD + line(7), encoding="utf-8")
+        path.write_text(whole if there == "the same" else HEAD + line(7), encoding="utf-8", newline="\n")
     log = history.resume(path, 3, rows(1, 3))
     assert path.read_text(encoding="utf-8") == whole
     assert [row["step"] for row in log.points] == [1, 2, 3]

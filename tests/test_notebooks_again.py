@@ -131,6 +131,7 @@ def root_can_be_kept_from_writing(folder) -> bool:
     )
 
 
+@pytest.mark.posix("no folder is read-only")
 def test_the_chapter_on_sizes_says_the_same_after_a_failed_try_where_nothing_can_be_written(tmp_path):
     if not root_can_be_kept_from_writing(tmp_path):
         pytest.skip("root may write everywhere, and nothing can be mounted here")

@@ -268,6 +268,7 @@ def test_a_folder_that_cannot_be_listed_stops_rather_than_shrinks_the_set(folder
         find(folder)
 
 
+@pytest.mark.posix("links need a privilege")
 def test_a_link_that_leads_nowhere_is_listed_as_unreadable(folder):
     (folder / "lost.png").symlink_to(folder / "gone.png")
     found = decode(find(folder), 8, 1)
@@ -834,6 +835,7 @@ def test_a_raised_limit_brings_back_what_was_left_out(folder, monkeypatch):
     assert greys(decode(find(folder), 8, 1)) == [0, 10, 20, 30, 40, 90]
 
 
+@pytest.mark.posix("links need a privilege")
 def test_links_are_followed_as_imagefolder_follows_them_and_circles_end(folder, tmp_path):
     from torchvision.datasets import ImageFolder
 
@@ -852,11 +854,13 @@ def test_links_are_followed_as_imagefolder_follows_them_and_circles_end(folder, 
     assert len(found.pixels) == 7
 
 
+@pytest.mark.posix("no named pipes among files")
 def test_what_is_no_regular_file_is_not_waited_for(folder):
     os.mkfifo(folder / "pipe.png")
     assert decode(find(folder), 8, 1).skipped == [("pipe.png", "is no regular file")]
 
 
+@pytest.mark.posix("names of files are text")
 def test_a_name_that_is_no_utf8_is_read_cached_and_can_be_printed(folder, tmp_path):
     for raw in (b"caf\xe9.png", b"bad\xff.png"):
         content = stored(RGB, "PNG") if raw.startswith(b"caf") else b"x"

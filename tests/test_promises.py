@@ -8,7 +8,6 @@ import io
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -159,7 +158,7 @@ print(sorted(os.listdir(folder)), "step", found, "after", kills, "kills;", fell_
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix("no fork")
 def test_a_kill_at_any_moment_leaves_the_last_checkpoint_or_the_one_before(tmp_path):
     kills = os.environ.get("DCGANLIB_KILLS", "12")
     command = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path), kills]
@@ -176,6 +175,7 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_or_the_one_before(tmp_p
 @contextlib.contextmanager
 def no_file_above(size):
     """Let the system refuse to write a file beyond this many bytes, as a full disk would."""
+    resource = pytest.importorskip("resource")  # which Windows lacks
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -384,7 +384,8 @@ def test_resumed_at_any_step_a_run_equals_one_that_never_stopped(begin, tmp_path
 
 # 6. Ctrl-C and SIGTERM
 
-CODES = [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+CODES = [("SIGINT", 130), ("SIGTERM", 143)]
+CODES += [("SIGHUP", 129)] if hasattr(signal, "SIGHUP") else []
 
 
 @pytest.mark.parametrize(("name", "code"), CODES)
@@ -417,6 +418,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(new_run, in_the_middle
     assert contents(tmp_path / "run") == contents(new_run("whole", steps=9))
 
 
+@pytest.mark.posix("no SIGHUP")
 def test_a_signal_that_is_ignored_stays_ignored(new_run, in_the_middle):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     in_the_middle(2, lambda: signal.raise_signal(signal.SIGHUP))
@@ -626,6 +628,7 @@ def holder():
         process.communicate()
 
 
+@pytest.mark.posix("folders are not locked")
 def test_a_folder_belongs_to_one_process_until_that_ends_or_is_killed(new_run, holder):
     out = new_run(steps=4)
     before = contents(out)
@@ -643,6 +646,7 @@ def test_a_folder_belongs_to_one_process_until_that_ends_or_is_killed(new_run, h
     assert not (out / files.LOCK).exists()
 
 
+@pytest.mark.posix("folders are not locked")
 def test_two_runs_that_begin_in_one_folder_do_not_mix(new_run, tmp_path, holder, monkeypatch):
     load = data.load
 
@@ -670,6 +674,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_data_are_read(new
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.posix("an open file keeps its folder")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_folder_that_vanishes_is_an_error_and_one_in_its_place_is_left_alone(
     new_run, tmp_path, in_the_middle, replaced
@@ -739,6 +744,7 @@ def test_a_whole_run_opens_few_files_at_a_time_and_leaves_none_open(new_run, mon
     new_run("before", steps=1)  # what is opened once and for all
     seen.clear()
     before = open_files()
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
     try:
@@ -751,6 +757,7 @@ def test_a_whole_run_opens_few_files_at_a_time_and_leaves_none_open(new_run, mon
     assert len(os.listdir(out / "samples")) == 25
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_film_of_400_grids_opens_one_at_a_time_and_keeps_their_order(tmp_path, monkeypatch):
     folder = tmp_path / "samples"
     folder.mkdir()
@@ -759,6 +766,7 @@ def test_a_film_of_400_grids_opens_one_at_a_time_and_keeps_their_order(tmp_path,
         Image.new("L", (4, 4), number % 251).save(folder / f"step_{step:06}.png")
     opened = []
     monkeypatch.setattr(runs, "_opened", lambda path: opened.append(path.name) or OPENED(path))
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
     try:

@@ -71,6 +71,7 @@ def test_the_first_script_is_valid_in_old_pythons():
     assert {alias.name for node in top for alias in node.names} == {"os", "platform", "subprocess", "sys"}
 
 
+@pytest.mark.posix("a script is no program")
 def test_only_pythons_that_start_are_offered(tmp_path, monkeypatch):
     for name, code in [("python3.12", 0), ("python3.11", 127)]:
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
@@ -273,6 +274,7 @@ def test_a_note_that_was_cut_off_counts_as_not_finished(text):
     assert environment.read_record(text) == {}
 
 
+@pytest.mark.posix("links need a privilege")
 def test_the_version_of_an_environment_is_what_its_python_says(made, tmp_path):
     venv, _ = made
     assert environment.version_of(venv) == ""
@@ -283,6 +285,7 @@ def test_the_version_of_an_environment_is_what_its_python_says(made, tmp_path):
     assert environment.version_of(venv) == HERE
 
 
+@pytest.mark.posix("links need a privilege")
 def test_clearing_leaves_the_note_and_what_links_point_to(made, tmp_path):
     venv, _ = made
     outside = tmp_path / "outside"
@@ -311,6 +314,8 @@ def test_a_folder_that_is_no_environment_is_not_emptied(steps, tmp_path, capsys)
 @pytest.fixture
 def steps(tmp_path, monkeypatch):
     """A checkout without network whose programs only note their commands; call it to set up."""
+    if sys.platform == "win32":
+        pytest.skip("Windows: links need a privilege, and the folder of programs has another name")
     for name in ("pyproject.toml", "requirements.lock"):
         shutil.copy(environment.ROOT / name, tmp_path)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
@@ -443,6 +448,7 @@ def test_a_failed_step_is_not_taken_for_done(steps, monkeypatch, capsys):
     assert steps()[1]
 
 
+@pytest.mark.posix("a lock belongs to a process")
 def test_two_set_ups_at_once_wait_for_each_other_even_for_what_a_killed_one_left_running(tmp_path, capsys):
     """A program that is started holds the lock after its parent is gone."""
     path = tmp_path / "note"

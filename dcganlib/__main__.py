@@ -227,8 +227,6 @@ def _classifier(options: argparse.Namespace) -> int:
         raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
     out = files.expand_user(options.out or f"classifier-{name}.safetensors")
     files.check_overwrite(out, options.force)
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {out}: the folder {out.parent} is not there")
     recipe, place = classifier.RECIPES[name], pick_device(options.device)
     epochs = recipe.epochs if epochs is None else epochs
     train, test = (data.load(name, root=options.root, split=split) for split in ("train", "test"))

@@ -62,7 +62,7 @@ def write_atomically(
             temporary.unlink(missing_ok=True)  # so that what is said to be free is what is
             raise no_room(path, needed, error.errno) from error
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} is not there") from error
+            raise _no_folder(path) from error
         raise
     finally:
         with suppress(FileNotFoundError):  # gone already when all went well
@@ -238,12 +238,31 @@ def _written(path: Path) -> int:
 
 
 def check_overwrite(path: Path, force: bool = False) -> None:
-    """Refuse to replace a file that is already there, unless ``force`` is set.
+    """Refuse, before the work, a file that cannot be written after it, or is there and not to be replaced.
 
     Raises:
         FileExistsError: It is there, and ``force`` is not set.
+        OSError: As ``check_folder``.
     """
     if path.exists() and not force:
         raise FileExistsError(
             f"{path} already exists; use --force to replace it, or --out to name another file"
         )
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before the work, a file whose folder is missing or cannot be written to.
+
+    Raises:
+        FileNotFoundError: The folder is not there.
+        PermissionError: Nothing can be written into it.
+    """
+    if not path.parent.is_dir():
+        raise _no_folder(path)
+    if not writable(path.parent):
+        raise PermissionError(f"nothing can be written into {path.parent}: name another folder with --out")
+
+
+def _no_folder(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"cannot write {path}: the folder {path.parent} is not there")

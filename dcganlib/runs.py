@@ -447,6 +447,7 @@ def save_sample(
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ValueError(f"--out must end as a picture does, such as .png, got {path.name!r}")
+    files.check_folder(path)
     with _fits(f"n {n}", "lower n, or write a .png"):
         size, strips = _sheet(folder, n, seed, columns, label)
         longest = LONGEST_SIDE.get(kind, 2**31 - 1)

@@ -209,6 +209,34 @@ def test_no_command_replaces_a_file_unless_it_is_forced_to(call, trained, tmp_pa
     assert out.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("command", ["data", "sample", "evaluate", "classifier"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(
+    call, trained, tmp_path, monkeypatch, command, there
+):
+    out = tmp_path / "none" / "mine.png"
+    if there:
+        out.parent.mkdir()
+        monkeypatch.setattr("dcganlib.files.writable", lambda folder: folder != out.parent)
+    called = []
+    monkeypatch.setattr(runs, "read", lambda *args: called.append(1))
+    monkeypatch.setattr(data, "load", lambda *args, **options: called.append(1))
+    wanted = trained if command in ("sample", "evaluate") else "mnist"
+    code, said, complaint = call(command, wanted, "--out", out)
+    assert (code, said, called) == (2, "", [])
+    words = "nothing can be written into {}" if there else "the folder {} is not there"
+    assert words.format(out.parent) in complaint
+    assert not out.exists()
+    assert out.parent.exists() is there
+
+
+def test_save_sample_names_a_missing_folder_before_it_draws(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "read", lambda folder: pytest.fail("it draws first"))
+    with pytest.raises(FileNotFoundError, match="the folder .*none is not there"):
+        runs.save_sample(trained, tmp_path / "none" / "a.jpg", 2)
+    assert not (tmp_path / "none").exists()
+
+
 def test_force_replaces_a_file(call, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "samples.png").write_bytes(b"mine")

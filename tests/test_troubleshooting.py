@@ -14,12 +14,13 @@ QUOTED = 48  # letters of its longest part that the page must quote; what follow
 # Functions that put words together away from `raise` and `warn`: all that these say is looked at.
 BUILDERS = {
     *("__main__.main", "__main__._warn", "__main__._doctor", "celeba._advice", "checkpoint._fill"),
-    *("data._warn_skipped", "files.no_room", "pictures.open_zip", "runs.__init__"),
+    *("data._warn_skipped", "files.no_room", "files._no_folder", "pictures.open_zip", "runs.__init__"),
     *("train._cause", "train._out_of_memory"),
 }
 
 # Raised without words of their own; the words are a builder's, the system's or another library's.
 WORDLESS = {
+    "_no_folder(path)",
     *("ValueError('; '.join(differences))", "no_room(path, needed, error.errno)"),
     *("error", "zipfile.BadZipFile", "KeyboardInterrupt", "Stopped(stop, out, state.step)"),
     "ValueError(f'{path} {kind}. {about}'.rstrip())",
@@ -54,6 +55,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "… is empty: expected at least one logit, got shape …": PROGRAMMER,
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
+    "each row must have … cells, one for each column, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
     "the strips must add up to … x … pixels": PROGRAMMER,
     "train must be a TrainConfig, got …": PROGRAMMER,

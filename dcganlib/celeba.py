@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dcganlib import faces, fetch, pictures
-from dcganlib.files import writable, write_atomically, write_text
+from dcganlib.files import refuse_web_page, writable, write_atomically, write_text
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 """CelebA's official page."""
@@ -369,6 +369,7 @@ def _stem(name: str) -> str:
 
 def _text(path: str, content: bytes) -> str:
     """The text of a file, with the line ends of any system."""
+    refuse_web_page(path, content)
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dcganlib.files import write_bytes
+from dcganlib.files import refuse_web_page, write_bytes
 from dcganlib.models import Discriminator, Generator, Layer
 from dcganlib.train import StepRecord, TrainConfig, TrainState, align_moments, check_compiler, start
 
@@ -218,6 +218,7 @@ def load_network(
 
     path = _existing(path)
     content = path.read_bytes()
+    refuse_web_page(path, content, error=DamagedError)
     try:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
@@ -274,6 +275,7 @@ def _sealed(archive: io.BytesIO) -> bytearray:
 
 def _read(path: Path) -> dict[str, Any]:
     content = _existing(path).read_bytes()
+    refuse_web_page(path, content, error=DamagedError)
     end = len(content) - len(SEAL) - len(BLANK)
     if content[-22:-18] == b"PK\5\6" and content[-2:] == bytes(2):  # ends with no comment: an older file
         whole = _parts_are_whole(content)

@@ -251,6 +251,28 @@ def check_overwrite(path: Path, force: bool = False) -> None:
     check_folder(path)
 
 
+def refuse_web_page(
+    path: Path | str, content: bytes, *, error: type[ValueError] = ValueError, about: str = ""
+) -> None:
+    """Refuse an HTML page that was saved in place of a file.
+
+    Args:
+        path: The file.
+        content: Its first bytes, 512 or more.
+        error: What to raise.
+        about: What it should be and where to get it, for the message.
+
+    Raises:
+        ValueError: It is such a page.
+    """
+    if content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        raise error(
+            f"{path} is a web page, not the file. A host sends such a page when its download quota is used "
+            "up, or when it wants a confirmation: delete it, and download the file in a browser, or "
+            f"tomorrow. {about}".rstrip()
+        )
+
+
 def check_folder(path: Path) -> None:
     """Refuse, before the work, a file whose folder is missing or cannot be written to.
 

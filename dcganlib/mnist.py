@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dcganlib import fetch
+from dcganlib.files import refuse_web_page
 
 KINDS = {"images": 3, "labels": 1}
 """Axes of the two files of a split."""
@@ -132,6 +133,7 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
         OSError: It cannot be read.
     """
     content = Path(path).read_bytes()
+    refuse_web_page(path, content)
     if content[:2] == b"\x1f\x8b":  # whatever its name
         try:
             content = gzip.decompress(content)

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dcganlib.files import cache_dir, writable, write_atomically, write_text
+from dcganlib.files import cache_dir, refuse_web_page, writable, write_atomically, write_text
 
 NOT_READ = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 """Formats that Pillow lists and that hold no pixels, or need another program to draw them."""
@@ -236,15 +236,11 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
-            head = file.read(512).lstrip().lower()
+            head = file.read(512)
+        refuse_web_page(path, head, about=about)
         if size == 0:
             kind = "is empty"
-        elif head.startswith((b"<!doctype html", b"<html")):
-            kind = (
-                "is a web page, not the archive. The host answers with such a page when its download quota "
-                "is used up, or when it wants a confirmation: download it in a browser, or try again tomorrow"
-            )
-        elif head.startswith(b"pk") and isinstance(error, zipfile.BadZipFile):
+        elif head.startswith(b"PK") and isinstance(error, zipfile.BadZipFile):
             kind = f"breaks off after {size:,} bytes: the download was not completed. Delete it and try again"
         else:
             kind = "is no zip archive, or is damaged"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dcganlib import celeba, checkpoint, mnist, pictures
 from dcganlib.files import cache_dir, expand_user, writable, write_atomically, write_text
 
 OLD = b"the old content"
@@ -194,3 +195,28 @@ def test_without_a_home_a_path_into_it_is_refused_by_name():
     with pytest.raises(FileNotFoundError, match="~/pictures: there is no home folder"):
         expand_user("~/pictures")
     assert expand_user("/a") == Path("/a")
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Quota", b"\xef\xbb\xbf\r\n <HTML lang=en>"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        checkpoint.load,
+        checkpoint.load_generator,
+        pictures.open_zip,
+        lambda path: mnist.read_idx(path, 3),
+        lambda path: celeba._text(str(path), path.read_bytes()),
+    ],
+    ids=["checkpoint", "generator", "zip", "idx", "list"],
+)
+def test_a_web_page_in_the_place_of_a_file_is_called_one(tmp_path, read, page):
+    path = tmp_path / "file"
+    path.write_bytes(page)
+    with pytest.raises(
+        ValueError, match=r"file is a web page, not the file\. .* in a browser, or tomorrow\.$"
+    ):
+        read(path)
+
+
+def test_a_list_that_merely_mentions_a_page_is_read(tmp_path):
+    assert celeba._text("a.txt", b"x <!DOCTYPE html>") == "x <!DOCTYPE html>"

@@ -109,7 +109,7 @@ def _data(options: argparse.Namespace) -> int:
 
     out = files.expand_user(options.out or f"{data.title(options.data)}.png")
     _check_picture(out)
-    files.check_overwrite(out, options.force)
+    files.check_overwrite(out, options.force, ours=pictures.is_our_sheet)
     found = data.load(
         options.data,
         root=options.root,
@@ -204,10 +204,10 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from dcganlib import files, runs
+    from dcganlib import files, pictures, runs
 
     out = files.expand_user(options.out)
-    files.check_overwrite(out, options.force)
+    files.check_overwrite(out, options.force, ours=pictures.is_our_sheet)
     wanted = {"seed": options.seed, "columns": options.columns, "label": options.label}
     print(f"wrote {runs.save_sample(options.run, out, options.n, **wanted)}")
     return 0
@@ -281,11 +281,11 @@ def _check_numbers(**numbers: tuple[int | None, int]) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from dcganlib import files
-    from dcganlib.evaluation import evaluate, result_file
+    from dcganlib.evaluation import evaluate, is_our_result, result_file
 
     _check_numbers(draws=(options.draws, 10**6), seed=(options.seed, LARGEST_SEED))
     out = result_file(options.run, options.out)
-    files.check_overwrite(out, options.force)
+    files.check_overwrite(out, options.force, ours=is_our_result)
     found = evaluate(
         options.run,
         samples=options.samples,

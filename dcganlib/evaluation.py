@@ -261,6 +261,15 @@ def evaluate(
     return result
 
 
+def is_our_result(path: Path) -> bool:
+    """Whether a file is one that ``evaluate`` wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and str(content.get("command")).startswith("dcganlib evaluate ")
+
+
 def result_file(run: str | Path, out: str | Path | None = None) -> Path:
     """Where ``evaluate`` writes.
 

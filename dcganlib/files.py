@@ -237,14 +237,19 @@ def _written(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def check_overwrite(path: Path, force: bool = False) -> None:
+def check_overwrite(path: Path, force: bool = False, *, ours: Callable[[Path], bool] | None = None) -> None:
     """Refuse, before the work, a file that cannot be written after it, or is there and not to be replaced.
 
+    Args:
+        path: The file.
+        force: Whether to replace whatever is there.
+        ours: Whether a file is one that the same command wrote, and can write again; such a file is replaced.
+
     Raises:
-        FileExistsError: It is there, and ``force`` is not set.
+        FileExistsError: It is there, it is none of ours, and ``force`` is not set.
         OSError: As ``check_folder``.
     """
-    if path.exists() and not force:
+    if path.exists() and not force and not (ours and ours(path)):
         raise FileExistsError(
             f"{path} already exists; use --force to replace it, or --out to name another file"
         )

@@ -165,9 +165,21 @@ def sheet_mark() -> Image.Exif:
 
 def is_sheet(source: Source, name: str) -> bool:
     """Whether a picture of a source has the mark of ``save_sheet``; no pixel is decoded."""
-    with suppress(Exception), _open(source, name) as file, Image.open(file, formats=_formats()) as opened:
-        return opened.getexif().get(SOFTWARE) == "dcganlib"
+    with suppress(Exception), _open(source, name) as file:
+        return _has_mark(file)
     return False
+
+
+def is_our_sheet(path: Path) -> bool:
+    """Whether a file is a grid that ``save_sheet`` wrote; no pixel is decoded."""
+    with suppress(Exception):
+        return _has_mark(path)
+    return False
+
+
+def _has_mark(file: BinaryIO | Path) -> bool:
+    with Image.open(file, formats=_formats()) as opened:
+        return bool(opened.getexif().get(SOFTWARE) == "dcganlib")
 
 
 def find(path: str | Path, *, about: str = "") -> Source:

@@ -244,6 +244,11 @@ def test_force_replaces_a_file(call, trained, tmp_path, monkeypatch):
     assert call("sample", trained, "--n", 2, "--columns", 1, "--force")[0] == 0
     with Image.open("samples.png") as picture:
         assert picture.size == (16, 34)
+    assert call("sample", trained, "--n", 1)[0] == 0  # it is our own now
+    with Image.open("samples.png") as picture:
+        assert picture.size == (16, 16)
+        picture.save("edited.png")  # which leaves the mark out
+    assert call("sample", trained, "--n", 1, "--out", "edited.png")[0] == 2
     (trained / "evaluation.json").write_text("mine", encoding="utf-8")
     try:
         assert "evaluation.json already exists" in call("evaluate", trained)[2]

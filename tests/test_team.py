@@ -303,7 +303,7 @@ def test_a_setting_out_of_range_is_told_once(together, image_folder, tmp_path):
 
 
 def test_a_used_folder_ends_all_though_only_the_first_looks(together, image_folder, tmp_path):
-    (tmp_path / "mine.txt").write_text("")
+    (tmp_path / "mine.txt").write_text("", encoding="utf-8")
     answers = together(lambda: main(command(image_folder, tmp_path)))
     assert found_by(answers) == [2, 2]
     assert len(told(answers)) == 1

@@ -55,7 +55,6 @@ LEFT_OUT = {  # not on the page: each message, and why
     "… is empty: expected at least one logit, got shape …": PROGRAMMER,
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
-    "each row must have … cells, one for each column, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
     "the strips must add up to … x … pixels": PROGRAMMER,
     "train must be a TrainConfig, got …": PROGRAMMER,

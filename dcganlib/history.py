@@ -8,6 +8,7 @@ checkpoint costs the same after a million steps as after a thousand.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -142,13 +143,14 @@ def _sound_lines(path: Path, step: int) -> tuple[list[str], bool]:
     last = 0.0
     for line in [] if damaged else content[1:]:
         try:
-            row = dict(zip(COLUMNS, map(float, line.split(",")), strict=True))
+            number = dict(zip(COLUMNS, map(float, line.split(",")), strict=True))["step"]
         except ValueError:
-            damaged |= last < step  # else it is what a crash left behind the rows that count
-            continue
-        if last < row["step"] <= step:
-            last = row["step"]
+            number = math.nan
+        if number.is_integer() and last < number <= step:
+            last = number
             lines.append(line + "\n")
+        elif not (number.is_integer() and number > step):
+            damaged |= last < step or number <= step  # else a crash left it behind the rows that count
     return lines, damaged
 
 

@@ -85,6 +85,10 @@ def test_at_step_0_nothing_is_left(path):
     [
         (HEAD + line(1) + "2,1,0.3\n" + line(3), [1, 3]),
         (HEAD + line(1) + line(2)[:-9], [1]),
+        (HEAD + line(1) + line(2).replace("2", "nan", 1) + line(3), [1, 3]),
+        (HEAD + line(1) + line(2).replace("2", "2.5", 1) + line(3), [1, 3]),
+        (HEAD + line(1) + line(1).replace("0.", "1.") + line(3), [1, 3]),
+        (HEAD + line(3) + line(2), [3]),
         ("a,b\n1,2\n", []),
         ("", []),
     ],

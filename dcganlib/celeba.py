@@ -9,6 +9,7 @@ Source: Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import warnings
@@ -328,13 +329,20 @@ def _rows(found: _List, *, header: bool) -> tuple[tuple[str, ...], dict[str, str
     lines = found.text.split("\n")
     columns: tuple[str, ...] = ("",)
     if found.path.endswith(".csv"):  # one line of names, whatever the list
-        separator = ";" if ";" in lines[0] else ","
-        columns = tuple(name.strip() for name in lines[0].split(separator)[1:])
-        lines = [line.replace(separator, " ") for line in lines[1:]]
+        separator = next((each for each in ";\t" if each in lines[0]), ",")
+        try:
+            table = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+        except csv.Error as error:
+            raise ValueError(f"{found.path} is damaged: {error}") from error
+        columns = tuple(name.strip() for name in table[0][1:])
+        lines = [" ".join(row) for row in table[1:]]
     elif header:  # the number of pictures, then the names
         columns, lines = tuple(lines[1].split()) if len(lines) > 1 else (), lines[2:]
-    pairs = (line.split(None, 1) for line in lines)
-    return columns, {_stem(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
+    rows: dict[str, str] = {}
+    for name, said in (pair for pair in (line.split(None, 1) for line in lines) if len(pair) == 2):
+        if rows.setdefault(_stem(name), said).split() != said.split():
+            raise ValueError(f"{found.path} is damaged: it has two different lines for {name}")
+    return columns, rows
 
 
 def _optional_table(

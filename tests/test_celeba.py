@@ -329,13 +329,28 @@ def test_celeba_is_read_as_people_have_it(small, arrange):
                 assert torch.equal(found.identities, other.identities)
 
 
-def test_a_list_of_another_program_is_read(small):
-    expected = celeba.read(small, "all").attributes
+@pytest.mark.parametrize("separator", [",", ", ", ";", "\t"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_list_of_another_program_is_read(small, separator, quote):
+    expected = celeba.read(small, "all")
     as_csv(small)
     path = (small / ATTRIBUTES).with_suffix(".csv")
-    text = path.read_text(encoding="utf-8-sig")
-    path.write_text(text.replace(",", ";"), encoding="utf-16")
-    np.testing.assert_array_equal(celeba.read(small, "all").attributes, expected)
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in rows]
+    path.write_text("\n".join(lines), encoding="utf-16")
+    found = celeba.read(small, "all")
+    np.testing.assert_array_equal(found.attributes, expected.attributes)
+    assert found.attribute_names == expected.attribute_names
+
+
+def test_two_lines_that_contradict_each_other_are_refused(small):
+    with open(small / PARTITION, "a") as file:
+        file.write("000002.jpg 0\n000002.jpg   0 \n")
+    celeba.read(small, "all")  # said twice is no contradiction
+    with open(small / PARTITION, "a") as file:
+        file.write("000002.jpg 1\n")
+    with pytest.raises(ValueError, match=f"{PARTITION} is damaged: .* two different lines for 000002.jpg"):
+        celeba.read(small, "train")
 
 
 # Folder, zip and cache

@@ -652,7 +652,7 @@ def _parse_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
         if names is None and told.get("classes"):  # an older run, whose set may have names of its own
             known = data.CLASSES.get(told["data"], ())
             names = known if len(known) == told["classes"] else ()
-        names = tuple(names) if isinstance(names, list) else names or ()
+        names = () if names is None else tuple(names) if isinstance(names, list) else names
         return content, RunConfig(**{**told, "train": TrainConfig(**told["train"]), "class_names": names})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged or incomplete ({type(error).__name__}: {error})") from error

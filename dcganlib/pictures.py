@@ -59,6 +59,10 @@ RUN_FILES = frozenset(
 """A folder that has ``RUN_CONFIG`` and one of these holds a run, whose pictures are no data."""
 
 PHOTOMETRIC, ORIENTATION, SOFTWARE = 0x0106, 0x0112, 0x0131  # tags of TIFF and EXIF
+PIXEL_TAGS = frozenset(
+    (*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325)
+) | {332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532}
+"""Tags of TIFF that say how the pixels are stored and which way up; all others are metadata."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -406,7 +410,8 @@ def _pixel_limit(limit: int) -> Iterator[None]:
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # odd metadata
+            for category in (UserWarning, DeprecationWarning):  # odd metadata, a format Pillow will drop
+                warnings.filterwarnings("ignore", category=category, module="PIL")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
@@ -434,14 +439,18 @@ def _picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
 def _open_picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
     with _pixel_limit(limit), Image.open(stream, formats=_formats()) as opened:
         raw = _raw_mode(opened)  # before the metadata, for which a PNG is loaded
-        exif: dict[int, Any] = {}
-        with suppress(Exception):  # damaged, as any error says
-            exif = dict(opened.getexif())
-        if exif.get(SOFTWARE) == "dcganlib":
+        if _exif(opened).get(SOFTWARE) == "dcganlib":
             raise _SheetError(SHEET)
         picture = _to_mode(opened, mode, raw)
-        turn = TURNS.get(exif.get(ORIENTATION, 0))
+        turn = TURNS.get(_exif(opened).get(ORIENTATION, 0))  # read now, as Pillow turns a TIFF when it loads it
         return picture if turn is None else picture.transpose(turn)
+
+
+def _exif(opened: Image.Image) -> dict[int, object]:
+    """The EXIF data of a picture, empty where they are damaged."""
+    with suppress(Exception):  # damaged, as any error says
+        return dict(opened.getexif())
+    return {}
 
 
 class _SheetError(ValueError):
@@ -456,7 +465,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _without_metadata(content: bytes) -> bytes | None:
-    """A PNG or JPEG without what says nothing about its pixels, or None where there is nothing to remove."""
+    """A PNG, JPEG or TIFF without what says nothing about its pixels, or None where that is all it has."""
     kept, at = [], 0
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         kept, at = [content[:8]], 8
@@ -475,6 +484,15 @@ def _without_metadata(content: bytes) -> bytes | None:
                 kept.append(content[at:end])
             at = end
         kept.append(content[at:])
+    elif content[:4] in (b"II*\0", b"MM\0*"):
+        order = "little" if content.startswith(b"II") else "big"
+        at = int.from_bytes(content[4:8], order)
+        end = at + 2 + 12 * int.from_bytes(content[at : at + 2], order)
+        entries = [content[each : each + 12] for each in range(at + 2, end, 12)]
+        entries = [entry for entry in entries if int.from_bytes(entry[:2], order) in PIXEL_TAGS]
+        # The shorter directory takes the place of the old one, so that all offsets hold.
+        directory = len(entries).to_bytes(2, order) + b"".join(entries) + bytes(4)
+        kept = [content[:at], directory, content[at + len(directory) :]]
     bare = b"".join(kept)
     return bare if bare and bare != content else None
 

@@ -779,6 +779,50 @@ def test_damaged_metadata_cost_no_pixels(content, form):
     np.testing.assert_array_equal(read(io.BytesIO(content), 8, 3), read(io.BytesIO(expected), 8, 3))
 
 
+@pytest.mark.parametrize("damage", [(2, b"\xff\xff"), (4, b"\xff" * 4), (8, b"\xff" * 4), (2, bytes(10))])
+@pytest.mark.parametrize("tag", [270, 282, 305, 700, 34675])
+def test_damaged_tags_of_a_tiff_cost_no_pixels(tag, damage):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
+    tags = {270: "some text", 274: 6, 282: 72.0, 305: "a program", 700: b"x" * 99, 34675: b"x" * 99}
+    file = io.BytesIO()
+    picture.save(file, "TIFF", tiffinfo=tags, compression="tiff_lzw")
+    content = bytearray(file.getvalue())
+    start = int.from_bytes(content[4:8], "little") + 2
+    (number,) = struct.unpack_from("<H", content, start - 2)
+    entries = {struct.unpack_from("<H", content, start + 12 * i)[0]: start + 12 * i for i in range(number)}
+    at, change = entries[tag] + damage[0], damage[1]
+    content[at : at + len(change)] = change
+    expected = np.asarray(picture.transpose(Image.Transpose.ROTATE_270)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(io.BytesIO(content), 8, 3), expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright_once_in_every_format(form, orientation):
+    upright = np.zeros((16, 16, 3), np.uint8)
+    upright[:8, :8], upright[:8, 8:], upright[8:, :8] = 255, (255, 0, 0), (0, 0, 255)
+    # What the file holds, by EXIF 2.32, 4.6.4: where its row 0 and column 0 are in the upright picture.
+    stored_as = {
+        **{1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]},
+        **{5: upright.swapaxes(0, 1), 6: np.rot90(upright), 7: np.rot90(upright, 2).swapaxes(0, 1)},
+        **{8: np.rot90(upright, -1)},
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = stored(np.ascontiguousarray(stored_as), form, exif=exif, quality=100)
+    found = read(io.BytesIO(content), 16, 3).transpose(1, 2, 0)
+    np.testing.assert_allclose(found[2::4, 2::4], upright[2::4, 2::4], rtol=0, atol=80)
+
+
+def test_a_format_that_pillow_will_drop_is_read_in_silence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on writing
+        content = stored(RGB, "IM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(row(content), row(WHOLE_PNG))
+
+
 def test_every_ending_that_pillow_reads_is_taken_in_any_case(tmp_path):
     endings = {"jfif": "JPEG", "JPE": "JPEG", "ppm": "PPM", "pgm": "PPM", "Tga": "TGA", "jp2": "JPEG2000"}
     endings |= {"pcx": "PCX", "tif": "TIFF", "dds": "DDS", "qoi": "QOI", "ico": "ICO"}

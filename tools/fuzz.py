@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import gzip
 import io
 import json
 import math
@@ -28,9 +29,10 @@ import tempfile
 import time
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -40,7 +42,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dcganlib import celeba, checkpoint, classifier, data, models, pictures, runs, train
+from dcganlib import celeba, checkpoint, classifier, data, history, models, pictures, runs, train
 
 MEMORY = 2**30  # bytes that a case may take beyond what the process has at its start
 PATIENCE = 20  # seconds of processor time until a case counts as hanging
@@ -433,8 +435,6 @@ def bomb(chance: random.Random) -> bytes:
     content = bytearray(originals()["a.png"][0])
     side = chance.choice((9_000, 20_000, 2**31 - 1))
     content[16:24] = side.to_bytes(4, "big") * 2
-    import zlib
-
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     return bytes(content)
 
@@ -533,6 +533,422 @@ def picture_zip(folder: Path, chance: random.Random) -> str:
     return read_pictures(path, whole, chance)
 
 
+LAYOUTS = (
+    *(
+        [""],
+        ["cat/"],
+        ["cat/", "dog/"],
+        ["2/", "10/", "1/"],
+        ["all/cat/", "all/dog/"],
+        ["a/b/x/", "a/b/y/z/"],
+    ),
+    *(["train/cat/", "train/dog/", "test/cat/"], ["", "cat/", "dog/"], ["cat/", "cat/deep/", "dog/"]),
+    *(
+        ["folder.png/", "a b/"],
+        ["%s{0}/", "ü/", "e\u0301/"],
+        ["a\nb/", "~/"],
+        [os.fsdecode(b"\xff\xe9/"), "y/"],
+    ),
+)
+STEMS = (
+    "",
+    "",
+    "",
+    "a b",
+    "ü",
+    "🦆",
+    "-",
+    "a\nb",
+    "%s{0}",
+    "a.jpg",
+    "x" * 240,
+    "CON",
+    "a\\b",
+    os.fsdecode(b"\xff"),
+)
+PASSED_OVER = (
+    *(".hidden.png", "._a.png", ".DS_Store", "Thumbs.db", "desktop.ini", "notes.txt", "a", "png"),
+    *(
+        "__MACOSX/a.png",
+        "@eaDir/a.png",
+        "$RECYCLE.BIN/a.png",
+        ".git/a.png",
+        "System Volume Information/a.png",
+    ),
+)
+
+
+@functools.cache
+def dot(value: int, suffix: str) -> bytes:
+    """A picture of one grey value, by which it is known again."""
+    file = io.BytesIO()
+    options = {"lossless": True} if suffix == "webp" else {"quality": 100} if suffix == "jpg" else {}
+    kind = {"jpg": "jpeg", "tif": "tiff", "ppm": "ppm"}.get(suffix, suffix)
+    Image.new("L", (4, 4), value).save(file, kind, **options)
+    return file.getvalue()
+
+
+def add_links(path: Path, made: dict[str, int | None], folders: list[str], chance: random.Random) -> None:
+    """Links and pipes in a folder, and what is to be read of them."""
+    place = chance.choice(folders)
+    for kind in chance.sample(range(5), 2):
+        if kind == 0:  # to a picture
+            name, (target, value) = f"{place}link.png", chance.choice(sorted(made.items()))
+            (path / name).symlink_to(path / target)
+            made[name] = value
+        elif kind == 1:  # to nothing that can be read
+            name = f"{place}nothing.png"
+            (path / name).symlink_to(chance.choice(("nowhere.png", "nothing.png", "/dev/null")))
+            made[name] = None
+        elif kind == 2:  # a circle
+            (path / place / "circle").symlink_to(chance.choice((".", "..", str(path), str(path.parent))))
+        elif kind == 3:
+            os.mkfifo(path / place / "pipe.png")
+            made[f"{place}pipe.png"] = None
+    if chance.random() < 0.5 and place:  # to a folder
+        name, target = f"{chance.choice(('', folders[-1]))}twin/", place
+        if not name.startswith(target):
+            (path / name[:-1]).symlink_to(path / target)
+            made |= {name + each[len(target) :]: made[each] for each in made if each.startswith(target)}
+
+
+def folder_tree(folder: Path, chance: random.Random) -> str:
+    """A tree of folders as people have them, or a zip of it: classes, splits, links, runs, odd names."""
+    path, made, folders = folder / "set", {}, chance.choice(LAYOUTS)
+    suffixes = chance.choice((["png"], ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm"]))
+    for value in range(chance.randrange(len(folders), 12)):
+        under = folders[value] if value < len(folders) else chance.choice(folders)
+        suffix = chance.choice(suffixes)
+        name = f"{under}{chance.choice(STEMS)}{value}.{chance.choice((suffix, suffix, suffix.upper()))}"
+        made[name] = value * 20 if chance.random() < 0.9 else None
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(
+            chance.choice((b"", b"x")) if made[name] is None else dot(value * 20, suffix)
+        )
+    others = [chance.choice(folders) + name for name in chance.sample(PASSED_OVER, chance.randrange(4))]
+    if chance.random() < 0.2:
+        place = chance.choice(folders)
+        others += [f"{place}run/{name}" for name in ("config.json", "real.png", "samples/1.png")]
+    for name in others:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(dot(7, "png"))
+    if chance.random() < 0.2:
+        (path / chance.choice(folders) / chance.choice(("empty", "empty.png", "empty/deep"))).mkdir(
+            parents=True
+        )
+    if chance.random() < 0.4:
+        add_links(path, made, folders, chance)
+    elif chance.random() < 0.4 and all(name.isprintable() and "\\" not in name for name in made):
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        with zipfile.ZipFile(folder / "set.zip", "w") as archive:
+            for each in files:
+                archive.writestr(zipfile.ZipInfo(str(each.relative_to(path))), each.read_bytes())
+        path = folder / "set.zip"
+    return read_tree(path, made, chance)
+
+
+def read_tree(path: Path, made: dict[str, int | None], chance: random.Random) -> str:
+    """Load a tree and compare it with what was made: grey values by name, None of what cannot be read."""
+    whole = [name for name in sorted(made) if made[name] is not None]
+    count, strict = chance.choice((None, None, None, 1, 3)), chance.random() < 0.1
+    try:
+        with warnings.catch_warnings():
+            for words in ("[0-9,]+ of .* images of", "the (folders of|classes are)", "[0-9,]+ folders of"):
+                warnings.filterwarnings("ignore", words)
+            found = data.load(
+                path, image_size=4, channels=1, count=count, strict=strict, cache=chance.random() < 0.3
+            )
+    except ValueError as error:
+        if whole and count is None and not (strict and len(whole) < len(made)):
+            raise FindingError(f"it was refused: {error}") from error
+        return refused(path, error)
+    total = len(found) + len(found.skipped)
+    if total != min(count or len(made), len(made)):
+        raise FindingError(
+            f"{len(found)} were taken and {len(found.skipped)} left out of {len(made)}, count {count}"
+        )
+    values = found.images[:, 0, 0, 0].tolist()
+    if count is None and values != [made[name] for name in whole]:
+        raise FindingError(f"the pictures are {values}, not {whole}")
+    above = os.path.commonpath([os.path.dirname("/" + name) for name in made])
+    inside = {name: os.path.relpath("/" + name, above).split("/") for name in made}
+    classes = {name: pictures.printable(parts[0]) for name, parts in inside.items()}
+    if any(len(parts) == 1 for parts in inside.values()):
+        if found.labels is not None:
+            raise FindingError(f"there are classes {found.class_names}")
+    elif count is None:
+        told = [found.class_names[label] for label in found.labels]
+        if told != [classes[name] for name in whole] or {*told} != {*found.class_names}:
+            raise FindingError(f"the classes are {told} of {found.class_names}")
+    return "read"
+
+
+# Single pictures
+
+
+def laid_on_white(image: Image.Image) -> np.ndarray:
+    """RGB values of shape (H, W, 3), by Pillow's conversion to RGBA."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) * (255 if image.mode == "F" else 1 / 257)
+        return grey[..., None].repeat(3, 2)
+    values = np.asarray(image.convert("RGBA")).astype(np.float64)
+    alpha = values[..., 3:] / 255
+    return values[..., :3] * alpha + 255 * (1 - alpha)
+
+
+def read_picture(content: bytes, expected: list[np.ndarray], near: float = 1) -> str:
+    """Read a square picture and compare it with what it may look like; anything goes where that is empty."""
+    side = len(expected[0]) if expected else 8
+    try:
+        found = pictures.read(io.BytesIO(content), side, 3)
+    except ValueError as error:
+        if expected:
+            raise FindingError(f"a whole picture was refused: {error}") from error
+        return "refused"
+    if found.shape != (3, side, side) or found.dtype != np.uint8:
+        raise FindingError(f"it has {found.dtype} of shape {found.shape}")
+    pixels = found.transpose(1, 2, 0)
+    if expected and min(np.abs(pixels - each).max() for each in expected) > near:
+        raise FindingError(f"the pixels differ by {min(np.abs(pixels - each).max() for each in expected)}")
+    return "read"
+
+
+@functools.cache
+def plain() -> dict[str, tuple[bytes, np.ndarray]]:
+    """A picture without metadata in the formats that have some, and its pixels as Pillow has them."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    made = {}
+    for kind in ("png", "jpeg", "webp", "tiff"):
+        file = io.BytesIO()
+        image.save(file, kind, **({"lossless": True} if kind == "webp" else {}))
+        made[kind] = file.getvalue(), np.asarray(Image.open(file).convert("RGB")).astype(np.float64)
+    return made
+
+
+@functools.cache
+def blocks() -> dict[str, bytes]:
+    """Metadata in good order, but for the orientation 3 in EXIF that of a picture that stands upright."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 3, "maker", 72.0
+    exif.get_ifd(0x8769).update({0x9003: "2020:01:01 00:00:00", 0x927C: b"note" * 9, 0x829A: 0.5})
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    from PIL import ImageCms
+
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += b'<rdf:RDF><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="1"/>'
+    xmp += b"</rdf:RDF></x:xmpmeta>"
+    return {
+        "exif": exif.tobytes()[6:],
+        "xmp": xmp,
+        "icc": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        "mpf": bytes.fromhex("4d4d002a00000008000100000b000700000004303130300000000000"),
+        "text": b"Comment\0text",
+    }
+
+
+CHUNKS = {"exif": b"eXIf", "xmp": b"iTXt", "icc": b"iCCP", "mpf": b"acTL", "text": b"tEXt"}
+ANCILLARY = b"zTXt gAMA cHRM sRGB sBIT bKGD hIST pHYs tIME acTL fcTL cICP sPLT iTXt tEXt eXIf iCCP".split()
+SEGMENTS = {
+    "exif": (0xE1, b"Exif\0\0"),
+    "xmp": (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+    "icc": (0xE2, b"ICC_PROFILE\0\1\1"),
+    "mpf": (0xE2, b"MPF\0"),
+    "text": (0xFE, b""),
+}
+
+
+def chunk(name: bytes, content: bytes, spoil_sum: bool = False) -> bytes:
+    """A chunk of a PNG."""
+    told = zlib.crc32(name + content) ^ spoil_sum
+    return len(content).to_bytes(4, "big") + name + content + told.to_bytes(4, "big")
+
+
+def with_block(kind: str, content: bytes, name: str, block: bytes, chance: random.Random) -> bytes:
+    """A PNG or JPEG with one block of metadata more."""
+    if kind == "jpeg":
+        marker, start = SEGMENTS[name]
+        if chance.random() < 0.1:
+            marker, start = (
+                chance.choice((0xE3, 0xED, 0xEF)),
+                chance.choice((b"Photoshop 3.0\0", b"8BIM", b"")),
+            )
+        block = (start + block)[:65000]
+        return content[:2] + bytes([0xFF, marker]) + (len(block) + 2).to_bytes(2, "big") + block + content[2:]
+    start = {"xmp": b"XML:com.adobe.xmp\0\0\0\0\0", "icc": b"icc\0\0"}.get(name, b"")
+    block = zlib.compress(block) if name == "icc" and chance.random() < 0.8 else block
+    which = CHUNKS[name] if chance.random() < 0.7 else chance.choice(ANCILLARY)
+    at = 33 if chance.random() < 0.8 else len(content) - 12
+    return content[:at] + chunk(which, start + block, chance.random() < 0.2) + content[at:]
+
+
+def metadata(folder: Path, chance: random.Random) -> str:
+    """A picture with whole pixels and damaged EXIF, XMP, colour profile or comments."""
+    kind = chance.choice(("png", "jpeg", "webp", "tiff"))
+    content, pixels = plain()[kind]
+    turns = [pixels, pixels[::-1, ::-1], pixels[::-1], pixels[:, ::-1]]
+    turns += [turn.transpose(1, 0, 2) for turn in turns]
+    chosen = {name: blocks()[name] for name in chance.sample(sorted(blocks()), chance.randrange(1, 4))}
+    damaged = chance.random() < 0.8
+    if damaged:
+        chosen = {
+            name: chance.choice(
+                (block, spoil(block, chance), spoil(block, chance), chance.randbytes(30), b"")
+            )
+            for name, block in chosen.items()
+        }
+    if kind == "webp":
+        options = {"exif": "exif", "xmp": "xmp", "icc": "icc_profile"}
+        file = io.BytesIO()
+        asked = {options[name]: block for name, block in chosen.items() if name in options}
+        Image.open(io.BytesIO(content)).save(file, kind, lossless=True, **asked)
+        content = file.getvalue()
+    elif kind == "tiff":
+        content = tiff_with(chosen, damaged, chance)
+        turns = [np.rot90(pixels, -1)]
+    else:
+        for name, block in chosen.items():
+            content = with_block(kind, content, name, block, chance)
+    if not damaged and kind in ("webp", "jpeg"):
+        turns = turns[1:2] if "exif" in chosen and kind == "webp" else turns[:2]
+    (folder / f"a.{kind}").write_bytes(content)
+    return read_picture(content, turns, 0)
+
+
+def tiff_with(chosen: dict[str, bytes], damaged: bool, chance: random.Random) -> bytes:
+    """A TIFF with metadata in its tags, whose entries may be damaged too."""
+    tags = {270: "text", 274: 6, 305: "program", 282: 72.0, 33723: b"iptc" * 9, 34377: b"8BIM" * 9}
+    tags |= {700: chosen.get("xmp") or b"x", 34675: chosen.get("icc") or b"x"}
+    file = io.BytesIO()
+    image = Image.fromarray(plain()["tiff"][1].astype(np.uint8))
+    image.save(file, "tiff", tiffinfo=tags, compression=chance.choice((None, "tiff_lzw", "packbits")))
+    content = bytearray(file.getvalue())
+    start = int.from_bytes(content[4:8], "little")
+    for at in range(start + 2, start + 2 + 12 * int.from_bytes(content[start : start + 2], "little"), 12):
+        if (
+            damaged
+            and int.from_bytes(content[at : at + 2], "little") in {*tags} - {274}
+            and chance.random() < 0.4
+        ):
+            begin, end = chance.choice(((2, 4), (4, 8), (8, 12), (2, 12)))
+            size = end - begin
+            content[at + begin : at + end] = chance.choice(
+                (chance.randbytes(size), chance.randrange(20).to_bytes(size, "little"), b"\xff" * size)
+            )
+    return bytes(content)
+
+
+MODES = {
+    "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "tiff": ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"),
+    "gif": ("1", "L", "P", "RGB", "RGBA"),
+    "bmp": ("1", "L", "P", "RGB", "RGBA"),
+    "tga": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "ppm": ("1", "L", "RGB", "RGBA", "I;16", "F"),
+    "webp": ("L", "P", "RGB", "RGBA"),
+    "jpeg": ("1", "L", "RGB", "CMYK", "YCbCr"),
+    "jpeg2000": ("L", "LA", "RGB", "RGBA", "YCbCr", "I;16"),
+    "pcx": ("1", "L", "P", "RGB"),
+    "sgi": ("L", "RGB", "RGBA"),
+    "qoi": ("RGB", "RGBA"),
+    "dds": ("L", "LA", "RGB", "RGBA"),
+    "im": ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"),
+    "avif": ("L", "LA", "RGB", "RGBA"),
+    "ico": ("1", "L", "LA", "P", "RGB", "RGBA"),
+    "spider": ("F",),
+    "msp": ("1",),
+    "xbm": ("1",),
+}
+"""Modes that each format holds."""
+
+
+def modes(folder: Path, chance: random.Random) -> str:
+    """A picture of any mode that a format holds, transparent or not, sometimes spoilt."""
+    kind = chance.choice(sorted(MODES))
+    mode, noise = chance.choice(MODES[kind]), np.random.default_rng(chance.randrange(99))
+    values = noise.integers(0, 256, (16, 16, 4), np.uint8)
+    options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+    if mode == "F":
+        image = Image.fromarray(values[..., 0].astype(np.float32) / 255)
+    elif mode.startswith("I"):
+        image = Image.fromarray(values[..., 0].astype(np.uint16 if mode == "I;16" else np.int32) * 257)
+    elif mode == "P":
+        image = Image.fromarray(values).quantize(chance.choice((2, 4, 16, 200)))
+    elif mode == "PA":
+        image = Image.fromarray(values).convert("LA").convert("PA")
+    else:
+        image = Image.fromarray(values).convert("RGB" if mode == "LAB" else "RGBA")
+        image = (
+            image.convert(mode)
+            if mode != "LAB"
+            else Image.frombytes("LAB", (16, 16), values[..., :3].tobytes())
+        )
+    if (kind == "png" and mode in ("1", "L", "P", "RGB")) or (kind, mode) == ("gif", "P"):
+        if chance.random() < 0.5:
+            options["transparency"] = {"P": 1, "RGB": tuple(values[0, 0, :3].tolist())}.get(mode, 255)
+        if mode == "P" and kind == "png" and chance.random() < 0.5:
+            options["transparency"] = chance.randbytes(len(image.getcolors()))
+    if kind == "tiff" and mode != "1":
+        options["compression"] = chance.choice((None, "tiff_lzw", "tiff_adobe_deflate", "packbits"))
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of formats that Pillow will drop
+        image.save(file, kind, **options)
+    content = file.getvalue()
+    if chance.random() < 0.4:
+        content, expected = spoil(content, chance), []
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                expected = [laid_on_white(Image.open(file))]
+        except ValueError:  # LAB
+            expected = []
+    (folder / f"a.{kind}").write_bytes(content)
+    return read_picture(content, expected)
+
+
+def png_kinds(folder: Path, chance: random.Random) -> str:
+    """A PNG of any depth and colour type, written sample by sample, with a transparent colour or not."""
+    colour, depth = chance.choice(
+        [(0, depth) for depth in (1, 2, 4, 8, 16)]
+        + [(3, depth) for depth in (1, 2, 4, 8)]
+        + [(colour, depth) for colour in (2, 4, 6) for depth in (8, 16)]
+    )
+    noise, top = np.random.default_rng(chance.randrange(10**6)), 2**depth - 1
+    axes = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    samples = noise.integers(0, min(top, 255) + 1, (8, 8, axes)) * (257 if depth == 16 else 1)
+    palette = noise.integers(0, 256, (2**depth, 3)) if colour == 3 else None
+    values = palette[samples[..., 0]] / 255 if colour == 3 else samples[..., : 3 if axes > 2 else 1] / top
+    alpha = samples[..., -1:] / top if colour in (4, 6) else np.ones((8, 8, 1))
+    chunks = [chunk(b"PLTE", palette.astype(np.uint8).tobytes())] if colour == 3 else []
+    if colour < 4 and chance.random() < 0.7:
+        if colour == 3:
+            told = noise.integers(0, 256, chance.randrange(1, 2**depth + 1))
+            alpha = np.append(told, np.full(2**depth - len(told), 255))[samples] / 255
+            chunks.append(chunk(b"tRNS", told.astype(np.uint8).tobytes()))
+        else:
+            told = samples[chance.randrange(8), chance.randrange(8)]
+            alpha = 1.0 - (samples == told).all(-1, keepdims=True)
+            chunks.append(chunk(b"tRNS", told.astype(">u2").tobytes()))
+    if depth == 16:
+        packed = samples.astype(">u2").reshape(8, -1).view(np.uint8)
+    elif depth == 8:
+        packed = samples.astype(np.uint8).reshape(8, -1)
+    else:
+        bits = samples >> np.arange(depth)[::-1] & 1
+        packed = np.packbits(bits.reshape(8, -1).astype(np.uint8), axis=1)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+    head = (8).to_bytes(4, "big") * 2 + bytes([depth, colour, 0, 0, 0])
+    whole = chance.random() < 0.7
+    if not whole and chunks:  # a palette or transparency that does not fit
+        chunks[-1] = chunk(chunks[-1][4:8], spoil(chunks[-1][8:-4], chance))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks) + chunk(b"IDAT", rows)
+    content += chunk(b"IEND", b"")
+    (folder / "a.png").write_bytes(content)
+    expected = 255 * np.broadcast_to(values * alpha + 1 - alpha, (8, 8, 3))
+    return read_picture(content, [expected] if whole else [])
+
+
 def stale_cache(folder: Path, chance: random.Random) -> str:
     """A cache of decoded pictures that was cut off, spoilt or edited, or whose pictures have changed."""
     path = folder / "set"
@@ -562,67 +978,150 @@ def stale_cache(folder: Path, chance: random.Random) -> str:
     return "read"
 
 
+def as_csv(rows: list[list[str]], named: list[str], chance: random.Random) -> bytes:
+    """A list as programs for tables write it."""
+    separator, quote = chance.choice((",", ",", ";", ", ", "\t")), chance.choice(("", "", '"'))
+    lines = [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in (named, *rows)]
+    text = chance.choice(("\n", "\r\n", "\r")).join([*lines, ""] if chance.random() < 0.8 else lines)
+    return text.encode(chance.choice(("utf-8", "utf-8-sig", "utf-16")))
+
+
+def unruly(rows: list[list[str]], chance: random.Random) -> bool:
+    """Do to a list what people do to tables; whether it must be refused then."""
+    at, kind = chance.randrange(len(rows)), chance.randrange(6)
+    if kind == 0:  # a cell is lost
+        del rows[at][chance.randrange(len(rows[at]))]
+    elif kind == 1:  # a column is
+        column = chance.randrange(len(rows[0]))
+        for row in rows:
+            del row[column]
+    elif kind == 2:
+        rows[at].append("1")
+    elif kind == 3:  # two lines that contradict each other
+        rows.append([*rows[at][:-1], str(7 - int(rows[at][-1]))])
+    elif kind == 4:
+        del rows[at]
+    else:  # lines of pictures that are not there, in any order, and some twice
+        rows.extend([[f"{number:06}.png", *rows[0][1:]] for number in range(50, 55)])
+        rows.append(rows[at])
+        chance.shuffle(rows)
+    return kind != 5
+
+
 def lists(folder: Path, chance: random.Random) -> str:
-    """CelebA's text files, spoilt as text."""
+    """CelebA's text files, as text or as tables, spoilt or not."""
     source = folder / "set" / celeba.IMAGES
     source.mkdir(parents=True)
     for index in range(1, 9):
         (source / f"{index:06}.png").touch()
-    spoilt = chance.choice(list(listing()))
+    spoilt, there, kind, bad = chance.choice(list(listing())), set(), chance.randrange(4), False
     for name, text in listing().items():
-        if name == spoilt:
-            if chance.random() < 0.5:
-                rows = edit([line.split() for line in text.split("\n")], chance)
-                rows = (
-                    [row if isinstance(row, list) else [row] for row in rows]
-                    if isinstance(rows, list)
-                    else []
-                )
-                text = "\n".join(" ".join(map(str, row)) for row in rows)
-                content = text.encode(errors="surrogatepass")
+        path, content = folder / "set" / name, text.encode()
+        rows = [line.split() for line in text.splitlines()]
+        if name != spoilt and chance.random() < 0.2:
+            continue
+        if name == spoilt and kind == 0:
+            rows = edit([line.split() for line in text.split("\n")], chance)
+            rows = [row if isinstance(row, list) else [row] for row in rows] if isinstance(rows, list) else []
+            content = "\n".join(" ".join(map(str, row)) for row in rows).encode(errors="surrogatepass")
+        elif name == spoilt and kind == 1:
+            content = spoil(content, chance)
+        else:
+            head = rows[: 2 * (name in (celeba.ATTRIBUTES, celeba.LANDMARKS))]
+            rows = rows[len(head) :]
+            if name == spoilt and kind == 2:
+                bad = unruly(rows, chance)
+            if name == spoilt or chance.random() < 0.2:
+                path = path.with_suffix(".csv")
+                content = as_csv(rows, ["image_id", *(head[1] if head else ["value"])], chance)
+                spoilt = path.name if name == spoilt else spoilt
             else:
-                content = spoil(text.encode(), chance)
-            (folder / "set" / name).write_bytes(content)
-        elif chance.random() < 0.8:
-            (folder / "set" / name).write_text(text, encoding="utf-8")
+                content = "\r\n".join(" ".join(row) for row in (*head, *rows)).encode()
+        path.write_bytes(content)
+        there.add(name)
     split = chance.choice(("train", "valid", "test", "all"))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* lists .* images")
-            found = celeba.read(folder / "set", split, chance.choice((None, 1, 2)))
+            count = chance.choice((None, None, 1, 2))
+            found = celeba.read(folder / "set", split, count)
     except (ValueError, OSError) as error:
+        if kind == 3 and (split == "all" or celeba.PARTITION in there):
+            raise FindingError(f"a good list was refused: {error}") from error
         return refused(folder / "set" / spoilt, error, folder / "set")
-    count = len(found.source.names)
-    for values in (found.attributes, found.landmarks, found.identities):
-        if values is not None and len(values) != count:
-            raise FindingError(f"{len(values)} rows for {count} pictures")
-    if found.attributes is not None and found.attributes.shape[1] != len(found.attribute_names):
-        raise FindingError(f"{found.attributes.shape} for {found.attribute_names}")
+    check_listing(found, None if kind < 2 or bad else split, count)
+    needed = split == "all" or spoilt.startswith(celeba.PARTITION.rpartition(".")[0])
+    if bad and count is None and needed and not (split == "all" and spoilt.startswith("list_eval")):
+        raise FindingError(f"{spoilt} was read, and is damaged")
     return "read"
 
 
+def check_listing(found: celeba.Listing, split: str | None, count: int | None) -> None:
+    """Whether a set says what ``listing`` does; where the split is None, whether it fits together."""
+    total = len(found.source.names)
+    for values in (found.attributes, found.landmarks, found.identities):
+        if values is not None and len(values) != total:
+            raise FindingError(f"{len(values)} rows for {total} pictures")
+    if found.attributes is not None and found.attributes.shape[1] != len(found.attribute_names):
+        raise FindingError(f"{found.attributes.shape} for {found.attribute_names}")
+    if split is None:
+        return
+    number = celeba.PARTS.get(split)
+    chosen = [int(name[:6]) - 1 for name in found.source.names]
+    expected = [index for index in range(8) if number in (None, index % 3)]
+    right = chosen == expected if count is None else len(chosen) == count and {*chosen} <= {*expected}
+    said = (found.attributes, [[True, False, True]]), (found.landmarks, [[[69, 109]]])
+    right &= all(values is None or values.tolist() == row * total for values, row in said)
+    right &= found.identities is None or found.identities.tolist() == chosen
+    right &= found.attribute_names in ((), ("Smiling", "Young", "Male"))
+    if not right:
+        raise FindingError(f"the lists are read as {found}")
+
+
+def idx(shape: tuple[int, ...]) -> bytes:
+    """A file of MNIST of this shape."""
+    content = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    return content + bytes(range(math.prod(shape) % 256)) + bytes(math.prod(shape) - math.prod(shape) % 256)
+
+
 def digit_files(folder: Path, chance: random.Random) -> str:
-    """The files of MNIST, as torchvision reads them."""
+    """The files of MNIST, packed or not, under the names that people have them, some cut off or spoilt."""
     name, raw = chance.choice((("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")))
-    place = folder / raw / "raw"
-    place.mkdir(parents=True)
-    spoilt = chance.choice(("images-idx3-ubyte", "labels-idx1-ubyte"))
-    for kind, shape in (("images-idx3-ubyte", (5, 28, 28)), ("labels-idx1-ubyte", (5,))):
-        content = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-        content += bytes(range(math.prod(shape) % 256)) + bytes(math.prod(shape) - math.prod(shape) % 256)
-        if kind == spoilt:
-            head = chance.choice((len(content), 16))  # the header alone, or all of it
-            content = spoil(content[:head], chance) + content[head:]
-        for split in ("train", "t10k"):
-            (place / f"{split}-{kind}").write_bytes(content)
+    place, split = folder / raw / chance.choice(("raw", "")), chance.choice(("train", "test"))
+    place.mkdir(parents=True, exist_ok=True)
+    sound, harmless = True, True
+    for kind, shape in (("images{}idx3-ubyte", (5, 28, 28)), ("labels{}idx1-ubyte", (5,))):
+        copies = [(dot, packed) for dot in "-." for packed in ("", ".gz")]
+        whole = False
+        for dot, packed in chance.sample(copies, chance.choice((1, 1, 2))):
+            content, harm = idx(shape), chance.randrange(5)
+            if harm == 0:  # in the header alone, or anywhere
+                head = chance.choice((len(content), 16))
+                content = spoil(content[:head], chance) + content[head:]
+            if packed or chance.random() < 0.1:
+                content = gzip.compress(content, mtime=0)
+                content = spoil(content, chance) if harm == 1 else content
+            if harm == 2:
+                content = content[: chance.randrange(len(content))]
+            whole |= harm > 2
+            harmless &= harm > 1
+            file = f"{'train' if split == 'train' else 't10k'}-{kind.format(dot)}{packed}"
+            inside = place / file if chance.random() < 0.2 else place
+            inside.mkdir(exist_ok=True)
+            (inside / file).write_bytes(content)
+        sound &= whole
     try:
-        found = data.load(name, root=folder, split=chance.choice(("train", "test")), download=False)
+        found = data.load(name, root=folder, split=split, download=False)
     except (ValueError, FileNotFoundError) as error:
+        if sound and harmless:
+            raise FindingError(f"there are whole files: {error}") from error
         return refused(folder / raw, error)
     if found.images.shape[1:] != (1, 28, 28) or found.labels.shape != found.images.shape[:1]:
         raise FindingError(f"{tuple(found.images.shape)} with labels {tuple(found.labels.shape)}")
     if found.images.dtype != torch.uint8 or found.labels.dtype != torch.int64:
         raise FindingError(f"{found.images.dtype} with labels {found.labels.dtype}")
+    if harmless and found.images.numpy().tobytes() != idx((5, 28, 28))[16:]:
+        raise FindingError("the images differ")
     return "read"
 
 
@@ -654,7 +1153,27 @@ def run_folder(folder: Path, chance: random.Random) -> str:
         else:
             content = spoil(content, chance)
     (path / "history.csv").write_bytes(content)
-    text = odd_json(config, chance) if which == "config" else json.dumps(config).encode()
+    config |= {"classes": 2, "class_names": ["a", "b"]} if chance.random() < 0.5 else {}
+    wrong = which == "config" and chance.random() < 0.3
+    if wrong:
+        config["class_names"] = chance.choice(
+            (
+                "ab",
+                {"a": 0, "b": 1},
+                {},
+                "",
+                0,
+                2,
+                False,
+                True,
+                [1, 2],
+                ["a"],
+                ["a", None],
+                [["a", "b"]],
+                list("abc"),
+            )
+        )
+    text = json.dumps(config).encode() if wrong or which == "history" else odd_json(config, chance)
     (path / "config.json").write_bytes(text)
     result = "read"
     for read in (runs.read, runs.read_config, lambda place: runs.sample(place, 2)):
@@ -663,6 +1182,8 @@ def run_folder(folder: Path, chance: random.Random) -> str:
         except (ValueError, OSError) as error:
             result = refused(path / "config.json", error, path / "history.csv")
         else:
+            if wrong:
+                raise FindingError(f"class_names {config['class_names']!r} were read")
             if isinstance(found, runs.RunConfig):
                 check_settings(found)
             if isinstance(found, runs.Run):
@@ -672,11 +1193,77 @@ def run_folder(folder: Path, chance: random.Random) -> str:
     return result
 
 
+def history_file(folder: Path, chance: random.Random) -> str:
+    """A history that was cut, spoilt or mixed with other lines: read, brought to a step, and gone on with."""
+    path, total = folder / "history.csv", 6
+    rows = [[step, 1, 0.6, 0.7, 0.5, 0.5] for step in range(1, total + 2)]
+    lines = [",".join(map(str, row)) for row in (history.COLUMNS, *rows[:total])]
+    at, kind, end = chance.randrange(total + 1), chance.randrange(9), "\n"
+    if kind == 0:
+        lines[at:at] = chance.choice(
+            (["x"], [""], ["1,2"], ["nan,1,1,1,1,1"], ["2.5,1,1,1,1,1"], ["0," * 9], ["-1,1,1,1,1,1"])
+        )
+    elif kind == 1:
+        lines[at:at] = chance.choice(
+            (lines, lines[:1], lines[at:], ["\0" * 50], ["1,1,\x0c,1,1,1"], ["9" * 400 + ",1,1,1,1,1"])
+        )
+    elif kind == 2:
+        del lines[at]
+    elif kind == 3:
+        end = chance.choice(("\r\n", "\r", "\n\n"))
+    elif kind == 4:
+        lines.reverse()
+    content = "".join(line + end for line in lines).encode()
+    if kind == 5:
+        content = spoil(content, chance)
+    elif kind == 6:
+        content = content[: chance.randrange(len(content))]
+    elif kind == 7:
+        content += chance.choice(
+            (bytes(60), b"7,1,0.", b"\xff\xfe", b"7,1,1,1,1,1", b'"', b"7,1,1,1,1,1,1\n")
+        )
+    path.write_bytes(content)
+    step = chance.randrange(total + 1)
+    result = "read"
+    try:
+        found = history.read(path)
+    except ValueError as error:
+        result = refused(path, error)
+    else:
+        if any(
+            not {*history.COLUMNS} <= row.keys() or not all(map(is_number, row.values())) for row in found
+        ):
+            raise FindingError(f"the rows are {found}")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        log = history.resume(path, step)
+    kept = path.read_bytes().decode().splitlines() if path.exists() else []
+    log.append([dict(zip(history.COLUMNS, rows[step], strict=True))])
+    steps = [row["step"] for row in history.read(path)]
+    if steps != [*sorted({*steps} & {*range(1, step + 1)}), step + 1]:
+        raise FindingError(f"at step {step} it has rows of {steps}")
+    if len(steps) <= step and not told:
+        raise FindingError(f"at step {step} it has rows of {steps}, and nothing was said")
+    sound = kind in (7, 8) or (kind == 3 and end != "\n\n")
+    if sound and len(steps) <= step:
+        raise FindingError(f"of whole rows these are left: {steps}")
+    before = [line for line in content.decode(errors="replace").splitlines() if line]
+    final = ",".join(map(str, rows[step - 1]))  # what stands behind it is left over from a crash
+    before = before[: before.index(final)] if final in before else before
+    later = {"step", *map(str, range(step + 1, total + 2))}
+    lost = [line for line in before if line not in kept and line.partition(",")[0] not in later]
+    aside = path.with_name("history-damaged.csv")
+    if lost and step and not (aside.exists() and aside.read_bytes() == content):
+        raise FindingError(f"a line is lost: {lost[0]!r}")
+    return result
+
+
 def check_settings(found: runs.RunConfig) -> None:
     """Whether settings have values of their kinds."""
     numbers = ("steps", "image_size", "channels", "checkpoint_every", "sample_every")
     wrong = [name for name in numbers if type(getattr(found, name)) is not int or getattr(found, name) < 1]
     wrong += [name for name in ("data", "architecture") if not isinstance(getattr(found, name), str)]
+    wrong += ["class_names"] * (len(found.class_names) not in (0, found.classes))
     wrong += [name for name in ("batch_size", "seed") if type(getattr(found.train, name)) is not int]
     if wrong:
         raise FindingError(f"{wrong[0]} is {getattr(found, wrong[0], None) or found.train!r}")
@@ -703,7 +1290,8 @@ CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
         *(damaged_checkpoint, forged_checkpoint, hostile_checkpoint, weights),
-        *(picture_folder, picture_zip, stale_cache, lists, digit_files, run_folder, results),
+        *(picture_folder, picture_zip, folder_tree, metadata, modes, png_kinds, stale_cache),
+        *(lists, digit_files, history_file, run_folder, results),
     )
 }
 
@@ -726,16 +1314,15 @@ def try_case(seed: int, number: int, names: list[str], keep: Path | None = None)
         except Exception as error:
             outcome, said = "FINDING", f"{type(error).__name__}: {error}"
             if keep:
-                shutil.copytree(folder, keep / f"{seed}-{number}", symlinks=True, dirs_exist_ok=True)
+                with suppress(shutil.Error):  # a pipe cannot be copied
+                    shutil.copytree(folder, keep / f"{seed}-{number}", symlinks=True, dirs_exist_ok=True)
     return name, outcome, said
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
     """Limit this process's memory."""
-    pages = (
-        int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) if sys.platform == "linux" else 0
-    )
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
     limits = resource.getrlimit(resource.RLIMIT_AS)
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, limits[1]))
@@ -752,7 +1339,7 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
     if child == 0:
         try:
             os.close(reading)
-            with bounded(), os.fdopen(writing, "w", encoding="utf-8") as told:
+            with bounded(), os.fdopen(writing, "w") as told:
                 for number in numbers:
                     signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # its usual effect: the end
                     signal.alarm(WAIT)
@@ -764,7 +1351,7 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
         finally:
             os._exit(1)
     os.close(writing)
-    with os.fdopen(reading, encoding="utf-8") as told:
+    with os.fdopen(reading) as told:
         done = [tuple(json.loads(line)) for line in told]
     status = os.waitpid(child, 0)[1]
     if status:
@@ -790,7 +1377,7 @@ def main() -> int:
     names = options.only or list(CASES)
     torch.set_num_threads(1)
     if options.case is not None:
-        print(*try_case(options.seed, options.case, names, options.out))
+        print(pictures.printable(" ".join(try_case(options.seed, options.case, names, options.out))))
         return 0
     networks(), originals(), listing()
     outcomes: Counter[tuple[str, str]] = Counter()
@@ -803,7 +1390,7 @@ def main() -> int:
             outcomes[name, outcome] += 1
             kind = f"{name}: {re.sub(r'/tmp/[^ ]*|[^ ]*[0-9][^ ]*', '…', said.partition(chr(10))[0])[:70]}"
             if said and kind not in found:
-                print(f"case {at} {kind}\n    {said[:400]}", flush=True)
+                print(pictures.printable(f"case {at} {kind}\n    {said[:400]}"), flush=True)
             found[kind] += bool(said)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = used.ru_utime + used.ru_stime
@@ -815,7 +1402,7 @@ def main() -> int:
         print(f"{count:>8} {name:<20} {outcome}")
     for kind, count in found.most_common():
         if count:
-            print(f"{count:>8} {kind}")
+            print(pictures.printable(f"{count:>8} {kind}"))
     return int(any(found.values()))
 
 

@@ -104,6 +104,54 @@ def test_weights_that_differ_and_a_message_without_a_file_are_findings(tmp_path)
         fuzz.refused(path, ValueError("x is broken"))
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"a/1.png": 20, "b/2.png": 60}, "the pictures are"),
+        ({"a/1.png": 20, "b/2.png": 40, "b/3.png": None}, "2 were taken and 0 left out of 3"),
+        ({"1.png": 20, "b/2.png": 40}, "there are classes"),
+        ({"a/1.png": 20, "c/2.png": 40}, "the classes are"),
+    ],
+)
+def test_a_tree_read_otherwise_than_it_was_made_is_a_finding(made, said, tmp_path):
+    for name, value in {"a/1.png": 20, "b/2.png": 40}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(fuzz.dot(value, "png"))
+    chance = fuzz.random.Random(0)
+    chance.choice, chance.random = lambda values: values[0], lambda: 0.9  # all pictures, not strict, no cache
+    assert fuzz.read_tree(tmp_path, {"a/1.png": 20, "b/2.png": 40}, chance) == "read"
+    with pytest.raises(fuzz.FindingError, match=said):
+        fuzz.read_tree(tmp_path, made, chance)
+
+
+def test_other_pixels_and_a_refusal_of_whole_ones_are_findings():
+    content, pixels = fuzz.plain()["png"]
+    assert fuzz.read_picture(content, [255 - pixels, pixels]) == "read"
+    with pytest.raises(fuzz.FindingError, match="the pixels differ"):
+        fuzz.read_picture(content, [255 - pixels, pixels[::-1]])
+    with pytest.raises(fuzz.FindingError, match="a whole picture was refused: is no picture"):
+        fuzz.read_picture(b"x", [pixels])
+
+
+def test_lists_read_otherwise_than_they_were_written_are_a_finding():
+    names = tuple(f"{number:06}.png" for number in (1, 4, 7))
+    source = fuzz.pictures.Source("", names)
+    right = fuzz.celeba.Listing(source, None, (), None, fuzz.np.array([0, 3, 6]))
+    fuzz.check_listing(right, "train", None)
+    for split, identities in (("valid", [0, 3, 6]), ("train", [0, 3, 5]), (None, [0, 3])):
+        wrong = fuzz.celeba.Listing(source, None, (), None, fuzz.np.array(identities))
+        with pytest.raises(fuzz.FindingError):
+            fuzz.check_listing(wrong, split, None)
+
+
+def test_a_history_that_loses_rows_is_a_finding(tmp_path, monkeypatch):
+    sound = fuzz.history._sound_lines
+    monkeypatch.setattr(fuzz.history, "_sound_lines", lambda path, step: (sound(path, step)[0][1:], False))
+    outcomes = [fuzz.try_case(0, number, ["history_file"])[1:] for number in range(20)]
+    assert [said for outcome, said in outcomes if outcome == "FINDING"]
+    assert all("rows these are left" in said or "line is lost" in said for _, said in outcomes if said)
+
+
 def test_settings_of_another_kind_are_a_finding():
     settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, fuzz.train.TrainConfig())
     object.__setattr__(settings, "steps", "3")  # past the check where settings are made

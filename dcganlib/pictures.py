@@ -49,7 +49,7 @@ FEW = 512  # pictures that are not worth a second process
 LARGEST_FILE = 2**30  # bytes that one picture of an archive may unpack to
 # How the names begin that are passed over: hidden ones, and what systems leave in folders.
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-FORMAT = 2  # of the cache; a new one makes all older caches stale
+FORMAT = 3  # of the cache; a new one makes all older caches stale
 
 RUN = "folder of a run"
 RUN_CONFIG = "config.json"
@@ -439,18 +439,15 @@ def _picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
 def _open_picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
     with _pixel_limit(limit), Image.open(stream, formats=_formats()) as opened:
         raw = _raw_mode(opened)  # before the metadata, for which a PNG is loaded
-        if _exif(opened).get(SOFTWARE) == "dcganlib":
+        exif: dict[int, Any] = {}
+        with suppress(Exception):  # damaged, as any error says
+            exif = dict(opened.getexif())
+        if exif.get(SOFTWARE) == "dcganlib":
             raise _SheetError(SHEET)
         picture = _to_mode(opened, mode, raw)
-        turn = TURNS.get(_exif(opened).get(ORIENTATION, 0))  # read now, as Pillow turns a TIFF when it loads it
+        # Pillow turns a TIFF itself when it loads it.
+        turn = None if opened.format == "TIFF" else TURNS.get(exif.get(ORIENTATION, 0))
         return picture if turn is None else picture.transpose(turn)
-
-
-def _exif(opened: Image.Image) -> dict[int, object]:
-    """The EXIF data of a picture, empty where they are damaged."""
-    with suppress(Exception):  # damaged, as any error says
-        return dict(opened.getexif())
-    return {}
 
 
 class _SheetError(ValueError):
@@ -711,6 +708,8 @@ def _open_cache(stem: Path, key: str, names: int, shape: tuple[int, int, int]) -
         if found["key"] != key or pixels.stat().st_size != len(kept) * np.prod(shape):
             return None
         if sorted({*kept} & {*range(names)}) != kept or len(kept) + len(skipped) != names:
+            return None
+        if not all(isinstance(text, str) for pair in skipped for text in pair):
             return None
         # Copy on write: whoever changes the array changes a page of memory, never the file.
         return Decoded(np.memmap(pixels, np.uint8, "c", shape=(len(kept), *shape)), kept, skipped)

@@ -560,6 +560,9 @@ def spoil(kind, place):
         case "a missing entry":
             del content["kept"]
             about.write_text(json.dumps(content), encoding="utf-8")
+        case "a name that is no text":
+            about.write_text(json.dumps(content | {"kept": [0, 1, 2, 3], "skipped": [[0.5, "broken"]]}), encoding="utf-8")
+            pixels.write_bytes(pixels.read_bytes()[: 4 * 64])
 
 
 @pytest.mark.parametrize(
@@ -573,6 +576,7 @@ def spoil(kind, place):
         "a foreign description",
         "another key",
         "a missing entry",
+        "a name that is no text",
     ],
 )
 def test_a_damaged_cache_is_made_anew(folder, count_reads, kind):

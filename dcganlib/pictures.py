@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache as remember
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -482,7 +482,7 @@ def _without_metadata(content: bytes) -> bytes | None:
             at = end
         kept.append(content[at:])
     elif content[:4] in (b"II*\0", b"MM\0*"):
-        order = "little" if content.startswith(b"II") else "big"
+        order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
         at = int.from_bytes(content[4:8], order)
         end = at + 2 + 12 * int.from_bytes(content[at : at + 2], order)
         entries = [content[each : each + 12] for each in range(at + 2, end, 12)]

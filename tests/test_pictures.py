@@ -561,7 +561,9 @@ def spoil(kind, place):
             del content["kept"]
             about.write_text(json.dumps(content), encoding="utf-8")
         case "a name that is no text":
-            about.write_text(json.dumps(content | {"kept": [0, 1, 2, 3], "skipped": [[0.5, "broken"]]}), encoding="utf-8")
+            about.write_text(
+                json.dumps(content | {"kept": [0, 1, 2, 3], "skipped": [[0.5, "broken"]]}), encoding="utf-8"
+            )
             pixels.write_bytes(pixels.read_bytes()[: 4 * 64])
 
 

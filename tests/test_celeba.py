@@ -344,10 +344,10 @@ def test_a_list_of_another_program_is_read(small, separator, quote):
 
 
 def test_two_lines_that_contradict_each_other_are_refused(small):
-    with open(small / PARTITION, "a") as file:
+    with open(small / PARTITION, "a", encoding="utf-8") as file:
         file.write("000002.jpg 0\n000002.jpg   0 \n")
     celeba.read(small, "all")  # said twice is no contradiction
-    with open(small / PARTITION, "a") as file:
+    with open(small / PARTITION, "a", encoding="utf-8") as file:
         file.write("000002.jpg 1\n")
     with pytest.raises(ValueError, match=f"{PARTITION} is damaged: .* two different lines for 000002.jpg"):
         celeba.read(small, "train")

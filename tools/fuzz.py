@@ -1327,7 +1327,7 @@ def try_case(seed: int, number: int, names: list[str], keep: Path | None = None)
 @contextmanager
 def bounded() -> Iterator[None]:
     """Limit this process's memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) if sys.platform == "linux" else 0
     limits = resource.getrlimit(resource.RLIMIT_AS)
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, limits[1]))
@@ -1344,7 +1344,7 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
     if child == 0:
         try:
             os.close(reading)
-            with bounded(), os.fdopen(writing, "w") as told:
+            with bounded(), os.fdopen(writing, "w", encoding="utf-8") as told:
                 for number in numbers:
                     signal.setitimer(signal.ITIMER_PROF, PATIENCE)  # its usual effect: the end
                     signal.alarm(WAIT)
@@ -1356,7 +1356,7 @@ def in_a_child(seed: int, numbers: range, names: list[str], keep: Path) -> list[
         finally:
             os._exit(1)
     os.close(writing)
-    with os.fdopen(reading) as told:
+    with os.fdopen(reading, encoding="utf-8") as told:
         done = [tuple(json.loads(line)) for line in told]
     status = os.waitpid(child, 0)[1]
     if status:

@@ -2,7 +2,7 @@
 
 They need the rendered book, whose folder the variable RENDERED names, and a Chromium or Chrome: any on the
 path, or the one that the variable CHROMIUM names. Without the first nothing is tested here, and without the
-second only the workflow, which sets CI, fails.
+second only the workflow on GitHub fails.
 """
 
 import os
@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 BROWSER = next(filter(None, (os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), shutil.which(MAC))), None)
 if BROWSER is None:
-    if os.environ.get("CI"):
+    if os.environ.get("GITHUB_ACTIONS"):
         pytest.fail("no Chromium or Chrome: the workflow must have one", pytrace=False)
     pytest.skip("no Chromium or Chrome on this machine: the pages go untested", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `pages` is not installed")

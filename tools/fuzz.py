@@ -1327,7 +1327,9 @@ def try_case(seed: int, number: int, names: list[str], keep: Path | None = None)
 @contextmanager
 def bounded() -> Iterator[None]:
     """Limit this process's memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) if sys.platform == "linux" else 0
+    pages = 0
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, limits[1]))

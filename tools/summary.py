@@ -21,14 +21,15 @@ def counts(name: str) -> tuple[int, int, int]:
 
 def main() -> None:
     """Print the summary."""
-    unit, notebooks = counts("unit"), counts("notebooks")
+    unit, notebooks, pages = counts("unit"), counts("notebooks"), counts("pages")
     covered = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["totals"]["percent_covered"]
     minutes, seconds = divmod(round(time.time() - float(sys.argv[1])), 60)
     print(f"\nunit tests       {unit[0]} passed, coverage of dcganlib {covered:.1f} %")
     print(f"notebook cells   {notebooks[0]} passed, re-run and compared with what is stored")
-    print("book             rendered, no warnings")
+    tried = f"{pages[0]} tests in a browser passed" if pages[0] else "not tried: there is no browser"
+    print(f"book             rendered, no warnings; {tried}")
     print(f"wall time        {minutes} min {seconds:02d} s\n")
-    passed, failed, skipped = (sum(numbers) for numbers in zip(unit, notebooks, strict=True))
+    passed, failed, skipped = (sum(numbers) for numbers in zip(unit, notebooks, pages, strict=True))
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
 
 

@@ -23,6 +23,7 @@ SHORTER = {
     "rows) / 100": "rows) / 2",
     "TrainConfig(batch_size=16": "TrainConfig(batch_size=4",
     "portraits.images, 16,": "portraits.images, 4,",
+    "sprites.images, 16,": "sprites.images, 4,",
     "COUNT = 2000": "COUNT = None",
     "order[:320]": "order[:20]",
     "sample_z(1000, 100": "sample_z(20, 100",

@@ -39,7 +39,10 @@ INVENTORIES = {
         "matplotlib.axes._axes.Axes": "api/_as_gen/matplotlib.axes.Axes.html#matplotlib.axes.Axes",
         "matplotlib.figure.Figure": "api/_as_gen/matplotlib.figure.Figure.html#matplotlib.figure.Figure",
     },
-    "pillow": {"PIL.Image.Image": "reference/Image.html#PIL.Image.Image"},
+    "pillow": {
+        "PIL.Image.Exif": "reference/Image.html#PIL.Image.Exif",
+        "PIL.Image.Image": "reference/Image.html#PIL.Image.Image",
+    },
 }
 """Per project: names as autodoc writes them (where a class is defined), and where they are documented."""
 

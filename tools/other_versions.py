@@ -37,8 +37,8 @@ def lowest() -> int:
     install(python, "-r", pins)
     install(python, "--no-deps", "--no-build-isolation", "-e", ".")
     # Old versions warn of the newer ones of what they use themselves.
-    tests = [python, "-m", "pytest", "--quiet", "-m", "not pinned", "-o", "filterwarnings=default"]
-    return subprocess.run(tests, cwd=ROOT).returncode
+    options = ["--quiet", "-n", "auto", "-m", "not pinned", "-o", "filterwarnings=default"]
+    return subprocess.run([python, "-m", "pytest", *options], cwd=ROOT).returncode
 
 
 def colab() -> int:

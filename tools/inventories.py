@@ -23,6 +23,7 @@ INVENTORIES = {
         "collections.abc.Iterator": "library/collections.abc.html#collections.abc.Iterator",
         "collections.abc.Sequence": "library/collections.abc.html#collections.abc.Sequence",
         "pathlib.Path": "library/pathlib.html#pathlib.Path",
+        "pathlib._local.Path": "library/pathlib.html#pathlib.Path",  # where Python 3.13 defines it
         "zipfile.ZipFile": "library/zipfile.html#zipfile.ZipFile",
     },
     "torch": {

@@ -595,7 +595,7 @@ def _count_weights(layers: Sequence[Layer], in_channels: int, classes: int) -> i
 
 def _check_fits(layers: Sequence[Layer], in_channels: int, **asked: int) -> None:
     """Refuse weights that this machine's memory could not hold, by the number that was asked for."""
-    if torch.get_default_device().type == "meta":
+    if torch.empty(0).device.type == "meta":
         return
     weights = _count_weights(layers, in_channels, asked["classes"])
     if not _fits(4 * weights):

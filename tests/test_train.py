@@ -219,8 +219,9 @@ def _another_default():
     torch.set_default_dtype(kind)
 
 
+# torch 2.6 itself makes the step count of an Adam that is not fused on the default device.
 @pytest.mark.usefixtures("_another_default")
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fast", [pytest.param(False, marks=pytest.mark.pinned), True])
 def test_training_does_not_depend_on_torchs_default_dtype_and_device(rng, fast):
     pair = models.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng())
     config = TrainConfig(batch_size=4, precision="float32", ema=0.9, fast=fast)

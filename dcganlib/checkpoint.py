@@ -360,8 +360,9 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             if not _alike(group[name], own[name]):
                 raise ValueError(f"Adam's {name} is {group[name]!r}")
         switches = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
-        for name in switches:  # which no run here sets; the last is younger than the others
-            if group.get(name, own.get(name)) is not own.get(name):
+        for name in switches:  # which no run here sets; the last is younger than the lowest torch
+            unset = own.get(name, False)
+            if group.get(name, unset) is not unset:
                 raise ValueError(f"Adam's {name} is {group[name]!r}")
         for name in ("foreach", "fused"):  # ways of computing; older checkpoints have none
             if not isinstance(group.get(name), bool | None):

@@ -54,6 +54,7 @@ def test_the_reader_gives_what_torchvisions_gives(tmp_path):
     assert list(ours.class_names) == theirs.classes
 
 
+@pytest.mark.pinned  # its list of hosts changes with its versions
 def test_the_published_files_are_those_that_torchvision_knows():
     from torchvision.datasets import MNIST, FashionMNIST
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -280,7 +279,7 @@ def result_file(run: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: There is no such run.
     """
     if out:
-        return Path(os.path.expanduser(out))
+        return files.expand_user(out)
     folder = runs.find(run)
     stored = folder.parent == runs.PRETRAINED
     return Path(f"evaluation-{folder.name}.json") if stored else folder / "evaluation.json"

@@ -172,13 +172,13 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers were measured on."""
-    from dcganlib import fast  # here, as the start of a process that does without it is timed
+    from dcganlib.runtime import cpu_layers  # here, as the start of a process that does without it is timed
 
     meminfo = Path("/proc/meminfo")
     memory = (
         re.search(r"MemTotal:\s+(\d+)", meminfo.read_text(encoding="utf-8")) if meminfo.exists() else None
     )
-    return fast.processor() | {
+    return cpu_layers.processor() | {
         "capability": torch.backends.cpu.get_cpu_capability(),
         "memory_gb": round(1024 * int(memory[1]) / 1e9, 1) if memory else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -25,9 +25,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dcganlib import data, evaluation, files, metrics, models, runs
-from dcganlib.latent import sample_z
-from dcganlib.train import TrainConfig, pick_device
+from dcganlib import datasets, models, runs
+from dcganlib.config import TrainConfig
+from dcganlib.evaluation import evaluate, metrics
+from dcganlib.latents import sample_z
+from dcganlib.runtime import files
+from dcganlib.runtime.device import pick_device
 
 TRAINED_ON = 50_000
 STORED = "paper_mnist_1nn.json"
@@ -78,7 +81,7 @@ def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, d
     """Train a recipe into its folder, or what is left of it."""
     steps = 60 if quick else recipe.steps
     folder = out / f"{recipe.architecture}-{steps}-{seed}"
-    if (folder / "averaged.gif").is_file():  # which a run writes last
+    if (folder / "ema.gif").is_file():  # which a run writes last
         return folder
     if (folder / "config.json").is_file():
         return runs.resume(folder, root=root, device=device)
@@ -100,20 +103,20 @@ def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, d
 
 def draw(generator: models.Generator, n: int, prior: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Labelled images, equally many of each class, in the 256 grey levels of an image file."""
-    labels = torch.arange(n) % generator.classes
+    labels = torch.arange(n) % generator.num_classes
     z = sample_z(n, generator.latent_dim, prior=prior, rng=rng)
-    return evaluation.draw(generator, z, labels), labels
+    return evaluate.draw(generator, z, labels), labels
 
 
 def errors(
-    folder: Path, counts: list[int], queries: Tensor, truth: Tensor, *, plain: bool, device: torch.device
+    folder: Path, counts: list[int], queries: Tensor, truth: Tensor, *, ema: bool, device: torch.device
 ) -> dict[int, float]:
     """Error of 1-nearest-neighbour on real images, by the number of generated ones that it knows.
 
     The images of a smaller count are the first of a larger one. They are drawn 10,000 at a time and not kept.
     """
     run = runs.read(folder)
-    generator = (run.generator if plain else run.averaged).to(device)
+    generator = (run.ema_generator if ema else run.generator).to(device)
     rng = torch.Generator().manual_seed(run.config["train"]["seed"])
     knower = metrics.NearestNeighbour(queries.to(device))
     found, known = {}, 0
@@ -151,7 +154,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 50_000], help="images drawn")
     parser.add_argument("--many", type=int, help="as many of the longest run's as well")
     parser.add_argument("--validate", action="store_true", help="test on training images kept apart")
-    parser.add_argument("--plain", action="store_true", help="the last weights, not the averaged ones")
+    parser.add_argument(
+        "--no-ema", dest="ema", action="store_false", help="the last weights, not the averaged ones"
+    )
     parser.add_argument("--only", nargs="+", help="architectures to look at (all)")
     parser.add_argument("--quick", action="store_true", help="tiny networks, 60 steps, 2,000 images")
     parser.add_argument("--store", action="store_true", help="keep the errors with the package")
@@ -163,12 +168,12 @@ def main() -> None:
     device = pick_device(options.device)
     counts = [1_000, 2_000] if options.quick else sorted(options.samples)
 
-    known = data.load("mnist", root=options.root)
+    known = datasets.load("mnist", root=options.root)
     if options.validate:
         queries, truth = known.images[TRAINED_ON:], known.labels[TRAINED_ON:]
         real = (TRAINED_ON,)
     else:
-        test = data.load("mnist", root=options.root, split="test")
+        test = datasets.load("mnist", root=options.root, split="test")
         queries, truth = test.images, test.labels
         real = (TRAINED_ON, len(known))
     rows = []
@@ -184,7 +189,7 @@ def main() -> None:
         for seed in recipe.seeds:
             folder = train(recipe, seed, options.out, options.quick, options.root, options.device)
             more = [options.many] if options.many and recipe is LONGEST else []
-            found = errors(folder, counts + more, queries, truth, plain=options.plain, device=device)
+            found = errors(folder, counts + more, queries, truth, ema=options.ema, device=device)
             rows += [
                 {"name": recipe.name, "seed": seed, "count": count, "error": error}
                 for count, error in found.items()
@@ -198,11 +203,11 @@ def main() -> None:
         "command": " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"]),
         "set": f"mnist, {len(queries):,} {kind} images",
         "trained_on": TRAINED_ON,
-        "weights": "last step" if options.plain else "averaged",
+        "weights": "ema" if options.ema else "last step",
         "published": PUBLISHED,
         "rows": rows,
     }
-    file = runs.PRETRAINED / "measured" / STORED if options.store else options.out / f"errors-{kind}.json"
+    file = runs.PRETRAINED / "results" / STORED if options.store else options.out / f"errors-{kind}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(file, json.dumps(content, indent=1) + "\n")
     print(f"wrote {file}")

@@ -35,17 +35,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dcganlib import checkpoint, classifier, data, evaluation, files, metrics, plot, runs
-from dcganlib.latent import sample_z
+from dcganlib import datasets, runs
+from dcganlib.config import TrainConfig
+from dcganlib.evaluation import classifier, evaluate, metrics
+from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss, minimax_generator_loss
-from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, init_weights
-from dcganlib.train import StepRecord, TrainConfig, check_finite, start, train
+from dcganlib.models import Discriminator, Generator, Layer, init_weights
+from dcganlib.runtime import checkpoint, files
+from dcganlib.train import StepMetrics, check_finite, init_state, train
+from dcganlib.viz import plot
+from dcganlib.zoo import ARCHITECTURES
 
 IMAGE_SIZE, CHANNELS, WIDTH = 28, 1, 32
 IMAGES = 16_000  # 1,000 steps of 16: how often the networks move counts more than how many images they see
 BASE = TrainConfig(batch_size=16, precision="bfloat16", ema=0.999)
 
-MEASURED = runs.PRETRAINED / "measured" / "recipes.json"
+MEASURED = runs.PRETRAINED / "results" / "recipes.json"
 TAIL = 200  # steps at the end of a run over which its losses are averaged
 TWO_SAMPLE = 2_500  # of each kind in the two-sample test
 GRID = 64
@@ -71,7 +76,7 @@ class Recipe:
     Attributes:
         name: Under which its runs are kept.
         what: What sets it apart, for the table.
-        architecture: One of ``models.ARCHITECTURES`` for images of 28 pixels.
+        architecture: One of ``zoo.ARCHITECTURES`` for images of 28 pixels.
         generator, discriminator: Fields of ``Layer`` to change, by the layer's position.
         train: Fields of ``BASE`` to change.
         reduction: How D's two losses are joined, see ``losses.discriminator_loss``.
@@ -202,8 +207,8 @@ def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = I
         init_weights(network, _rng(seed, purpose))
         layers = network.blocks[1:] if network is generator else network  # what projects z would be slower
         layers.to(memory_format=torch.channels_last)  # and these are faster
-    state = start(generator, discriminator, config)
-    loader = data.make_loader(images, config.batch_size, rng=_rng(seed, 2))
+    state = init_state(generator, discriminator, config)
+    loader = datasets.make_loader(images, config.batch_size, rng=_rng(seed, 2))
     begin, records, diverged = time.perf_counter(), [], None
     try:
         for record in train(
@@ -230,14 +235,14 @@ def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = I
         "train": asdict(config),
     }
     if diverged is None:
-        for name, network in (("generator", generator), ("averaged", state.averaged)):
+        for name, network in (("generator", generator), ("ema", state.ema_generator)):
             checkpoint.save_generator(folder / f"{name}.safetensors", network, half=True, **about)
     files.write_text(folder / "history.csv", "".join(_lines(records)))
     files.write_text(folder / "config.json", json.dumps(about, indent=1) + "\n")
     return about
 
 
-def _lines(records: Sequence[StepRecord]) -> Iterator[str]:
+def _lines(records: Sequence[StepMetrics]) -> Iterator[str]:
     yield "step,epoch,d_loss,g_loss,d_real,d_fake\n"
     for record in records:
         yield ",".join(f"{value:.6g}" for value in record.as_dict().values()) + "\n"
@@ -283,7 +288,7 @@ def measure_all(
         FileNotFoundError: A run is missing.
     """
     network = classifier.load("mnist")
-    splits = [data.load("mnist", root=root, split=split) for split in ("train", "test")]
+    splits = [datasets.load("mnist", root=root, split=split) for split in ("train", "test")]
     reals, held_out = (  # shuffled, as the first half of the test split is the easier one
         split.images[torch.randperm(len(split), generator=_rng(0, 3 + index))[:samples]]
         for index, split in enumerate(splits)
@@ -323,11 +328,11 @@ def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int)
         for name in ("d_loss", "g_loss", "d_real", "d_fake")
     }
     z = sample_z(samples, prior=about["train"]["prior"], rng=_rng(0, 5))
-    for weights, name in (("plain", "generator"), ("averaged", "averaged")):
+    for weights, name in (("last", "generator"), ("ema", "ema")):
         row = {key: about[key] for key in ("recipe", "what", "seed", "steps", "diverged")}
         if about["diverged"] is None:
             generator, _ = checkpoint.load_generator(folder / f"{name}.safetensors")
-            fakes = evaluation.draw(generator, z)
+            fakes = evaluate.draw(generator, z)
             plot.grid_image(fakes[:GRID], columns=16).save(folder / f"{name}.png")
             row |= judge(fakes)
         yield row | {"weights": weights, **losses}
@@ -353,7 +358,7 @@ def _measures(
         "on_fake": told.on_fake,
         "missing": metrics.missing_classes(counts),
         "chi2": metrics.chi2_distance(counts, expected),
-        "spread": data.to_float(images).std(0).mean().item(),
+        "spread": datasets.to_float(images).std(0).mean().item(),
     }
 
 
@@ -362,7 +367,7 @@ def summary(measured: Mapping[str, Any], weights: str) -> dict[str, dict[str, tu
 
     Args:
         measured: From ``measure_all``, or read back.
-        weights: "plain" or "averaged".
+        weights: "last" or "ema".
 
     Returns:
         The recipes by their median Fréchet distance. One that always diverged has none, and is last.
@@ -380,7 +385,7 @@ def table(measured: Mapping[str, Any]) -> str:
     """The measures as text: medians over the seeds, and the range of the Fréchet distance."""
     lines = [f"{measured['set']}; {measured['samples']:,} samples; features of: {measured['network']}"]
     heads = [f"{head:>{width}}" for head, width, _ in COLUMNS.values()]
-    for weights in ("plain", "averaged"):
+    for weights in ("last", "ema"):
         lines += ["", f"{weights + ' weights':18}" + "".join(heads) + "   Fréchet from - to"]
         floor = {name: (_number(measured["floor"][name]),) * 3 for name in COLUMNS}
         for recipe, values in {"real (test split)": floor, **summary(measured, weights)}.items():
@@ -439,7 +444,7 @@ def main() -> None:
         options.out, options.seeds, options.samples = options.out.with_name("recipes-quick"), 1, 1000
         file = options.out / "recipes.json"
     if not (options.measure or options.table):
-        images = data.load("mnist", root=options.root).images
+        images = datasets.load("mnist", root=options.root).images
         train_all(options.out, recipes, options.seeds, images, IMAGES // 5 if options.quick else IMAGES)
     if options.measure or options.quick:
         found = measure_all(options.out, recipes, options.seeds, options.root, options.samples)

@@ -25,8 +25,11 @@ from typing import Any
 import torch
 from _timing import Child, machine, memory_peak, power_law, serve, spread, timed
 
-from dcganlib import data, files, models
-from dcganlib.train import TrainConfig, pick_device, start, train
+from dcganlib import datasets, zoo
+from dcganlib.config import TrainConfig
+from dcganlib.runtime import files
+from dcganlib.runtime.device import pick_device
+from dcganlib.train import init_state, train
 
 BASE = {"batch": 64, "width": 32, "size": 32, "images": 1_000}
 POINTS = {
@@ -53,7 +56,7 @@ def measure(axis: str, value: int, device: torch.device) -> dict[str, float]:
     shape = (1, 28, 28) if axis == "images" else (3, point["size"], point["size"])
     images = torch.randint(256, (point["images"], *shape), dtype=torch.uint8, generator=rng)
     if axis == "images":
-        loader = data.make_loader(images, point["batch"], rng=rng, device=device)
+        loader = datasets.make_loader(images, point["batch"], rng=rng, device=device)
         orders = [timed(lambda: next(loader.epoch(0)), device) for _ in range(3)]
         whole = timed(lambda: [None for _ in loader.epoch(1)], device)
         found = {"order_ms": 1e3 * median(orders), "epoch_ms": 1e3 * whole}
@@ -68,9 +71,9 @@ def _stepper(
     batch: int, width: int, size: int, images: torch.Tensor, rng: torch.Generator, device: torch.device
 ) -> Callable[[], object]:
     """Start a training, take its first step, which sets up, and give what takes the next one."""
-    pair = models.build("dcgan", image_size=size, base_channels=width, rng=rng)
-    loader = data.make_loader(images, batch, rng=rng, device=device)
-    state = start(*(network.to(device) for network in pair), TrainConfig(batch_size=batch))
+    pair = zoo.build("dcgan", image_size=size, base_channels=width, rng=rng)
+    loader = datasets.make_loader(images, batch, rng=rng, device=device)
+    state = init_state(*(network.to(device) for network in pair), TrainConfig(batch_size=batch))
     steps = train(state, loader)
     next(steps)
     return partial(next, steps)
@@ -150,7 +153,7 @@ def main() -> None:
             "rows": rows,
             "fits": laws,
         }
-        file = runs.PRETRAINED / "measured" / "scaling.json"
+        file = runs.PRETRAINED / "results" / "scaling.json"
         files.write_text(file, json.dumps(content, indent=1) + "\n")
         print(f"wrote {file}")
 

@@ -69,9 +69,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from dcganlib import data, files, models
+from dcganlib import datasets, models, zoo
 from dcganlib import train as training
 from dcganlib.models import Discriminator, Generator, Layer
+from dcganlib.runtime import files
 
 EPOCH = 60_000  # images
 WARM = 3  # steps before a process calls itself ready
@@ -83,7 +84,7 @@ ADAM = {"plain": {}, "fused": {"fused": True}, "foreach": {"foreach": True}}
 
 @dataclass(frozen=True)
 class Networks:
-    """A pair to train: its name, its batch, and its layers where ``models.build`` does not know it."""
+    """A pair to train: its name, its batch, and its layers where ``zoo.build`` does not know it."""
 
     architecture: str
     batch: int
@@ -94,18 +95,18 @@ class Networks:
         """The plain pair, always with the same weights."""
         rng = torch.Generator().manual_seed(0)
         if self.layers is None:
-            return models.build(self.architecture, rng=rng)
+            return zoo.build(self.architecture, rng=rng)
         pair = Generator(28, 1, layers=self.layers[0]), Discriminator(28, 1, layers=self.layers[1])
         return tuple(models.init_weights(network, rng) for network in pair)
 
 
 def _tensorflow() -> tuple[list[Layer], list[Layer]]:
     """TensorFlow's DCGAN tutorial: 5 by 5 kernels, leaky ReLU 0.3, dropout and no batch norm in D."""
-    five: dict[str, Any] = {"kernel": 5, "padding": 2, "activation": "leaky", "slope": 0.3}
+    five: dict[str, Any] = {"kernel": 5, "padding": 2, "activation": "leaky_relu", "slope": 0.3}
     grown = {**five, "output_padding": 1}
     judged = {**five, "norm": None, "bias": True, "dropout": 0.3}
     return [
-        Layer(256, kernel=7, stride=1, padding=0, norm="unit", activation="leaky", slope=0.3),
+        Layer(256, kernel=7, stride=1, padding=0, norm="batch1d", activation="leaky_relu", slope=0.3),
         Layer(128, stride=1, **five),
         Layer(64, **grown),
         Layer(1, **{**grown, "norm": None, "activation": "tanh"}),
@@ -131,7 +132,7 @@ class Way:
         ours: By ``train.train``; else by ``plain_steps``.
         resident: The set is in memory as bytes; else it comes from a DataLoader that transforms each picture.
         precision: "float32" or "bfloat16".
-        keep_memory: The process keeps its memory, see ``fast.keep_memory``.
+        keep_memory: The process keeps its memory, see ``cpu_layers.keep_memory``.
         config: Of ``TrainConfig``, for ours.
         step: Keywords of ``plain_steps``, for the others.
         stand_ins: Faster layers for the others: "dropout", "dft" (transposed convolutions with stride 1),
@@ -278,14 +279,14 @@ class Digits(Dataset):
         return self.transform(Image.fromarray(self.images[index, 0].numpy())), 0
 
 
-def load(size: int, root: str | None, pictures: str) -> data.ImageSet:
+def load(size: int, root: str | None, pictures: str) -> datasets.ImageSet:
     """The set for images of this size."""
     if size != 28:
-        return data.load(pictures, image_size=size)
+        return datasets.load(pictures, image_size=size)
     try:
-        return data.load("mnist", root=root, download=False)
+        return datasets.load("mnist", root=root, download=False)
     except FileNotFoundError:
-        return data.load("mnist-mini")
+        return datasets.load("mnist-mini")
 
 
 def picture_batches(size: int, batch: int, root: str | None, pictures: str, workers: int) -> Iterator[Tensor]:
@@ -308,14 +309,14 @@ def prepare(
 ) -> tuple[dict[str, float], Callable[..., dict[str, float]]]:
     """Get ready to train in this way; gives what ``serve`` wants."""
     if way.keep_memory:
-        from dcganlib import fast
+        from dcganlib.runtime import cpu_layers
 
-        fast.keep_memory()
+        cpu_layers.keep_memory()
     known, begin = NETWORKS[network], time.perf_counter()
     if way.resident:
         rng = torch.Generator().manual_seed(0)
         images = load(known.size, root, pictures).images
-        batches = loader = data.make_loader(images, known.batch, rng=rng, device=device)
+        batches = loader = datasets.make_loader(images, known.batch, rng=rng, device=device)
     else:
         batches = picture_batches(known.size, known.batch, root, pictures, way.workers)
     loaded = time.perf_counter() - begin
@@ -354,10 +355,10 @@ def _change(generator: Generator, discriminator: Discriminator, way: Way) -> Non
         for layers in (generator.blocks[1:], discriminator):  # what projects z would be slower
             layers.to(memory_format=torch.channels_last)
     if way.stand_ins:
-        from dcganlib import fast
+        from dcganlib.runtime import cpu_layers
 
         for module in (*generator.modules(), *discriminator.modules()):
-            stand_in = getattr(fast, type(module).__name__, None)
+            stand_in = getattr(cpu_layers, type(module).__name__, None)
             if stand_in is not None and _kind(module) in way.stand_ins:
                 module.__class__ = stand_in
 
@@ -405,11 +406,11 @@ class Bench:
     """
 
     def __init__(self, options: argparse.Namespace, pictures: Path, deadline: float = math.inf) -> None:
-        from dcganlib import fast  # here, as the start of those that do without it is timed
+        from dcganlib.runtime import cpu_layers  # here, as the start of those that do without it is timed
 
         self.device = training.pick_device(options.device)
         self.options, self.pictures, self.deadline = options, pictures, deadline
-        half = self.device.type != "cpu" or fast.has_bfloat16()
+        half = self.device.type != "cpu" or cpu_layers.has_bfloat16()
         self.precisions = ("float32", "bfloat16") if half else ("float32",)
 
     def start(self, network: str, way: Way) -> Child:
@@ -503,7 +504,7 @@ def make_pictures(folder: Path, count: int = PICTURES) -> Path:
 
 def cold_and_warm(folder: Path) -> dict[str, float]:
     """Seconds that 60,000 pictures take to decode, in proportion, and to open from the cache."""
-    seconds = [timed(lambda: data.load(folder, image_size=64), torch.device("cpu")) for _ in range(2)]
+    seconds = [timed(lambda: datasets.load(folder, image_size=64), torch.device("cpu")) for _ in range(2)]
     return {"cold_60000_s": round(seconds[0] * EPOCH / PICTURES, 1), "cache_s": round(seconds[1], 3)}
 
 
@@ -590,7 +591,7 @@ def main() -> None:
             value = getattr(options, name)
             asked += [f"--{name} {value}"] * (value != parser.get_default(name))
         command = " ".join(["python benchmarks/speed.py", *asked, "--store"])
-        file = runs.PRETRAINED / "measured" / ("compile.json" if options.compile else "speed.json")
+        file = runs.PRETRAINED / "results" / ("compile.json" if options.compile else "speed.json")
         files.write_text(file, json.dumps({"command": command, "machine": about, **found}, indent=1) + "\n")
         print(f"wrote {file}")
     if not options.compile:

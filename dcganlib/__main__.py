@@ -105,19 +105,22 @@ def _is_first() -> bool:
 def _data(options: argparse.Namespace) -> int:
     import torch
 
-    from dcganlib import data, files, pictures, plot
+    from dcganlib import datasets
+    from dcganlib.datasets import image_folder
+    from dcganlib.runtime import files
+    from dcganlib.viz import plot
 
-    out = files.expand_user(options.out or f"{data.title(options.data)}.png")
+    out = files.expand_user(options.out or f"{datasets.title(options.data)}.png")
     _check_picture(out)
-    files.check_overwrite(out, options.force, ours=pictures.is_our_sheet)
-    found = data.load(
+    files.check_overwrite(out, options.force, ours=image_folder.is_our_sheet)
+    found = datasets.load(
         options.data,
         root=options.root,
         split=options.split,
         image_size=options.image_size,
         channels=options.channels,
-        crop=options.crop,
-        count=options.count,
+        center_crop=options.center_crop,
+        max_images=options.max_images,
         strict=options.strict,
     )
     count, channels, height, width = found.images.shape
@@ -135,15 +138,15 @@ def _data(options: argparse.Namespace) -> int:
     for name, reason in found.skipped:
         print(f"left out {name}: {reason}")
     if found.skipped:
-        reasons = "; ".join(data.count_reasons(found.skipped))
+        reasons = "; ".join(datasets.count_reasons(found.skipped))
         print(f"left out {len(found.skipped):,} of {count + len(found.skipped):,} images: {reasons}")
     if found.others:
-        print(f"no image {pictures.count_others(found.others)}")
+        print(f"no image {image_folder.count_others(found.others)}")
     total = sum(part.sum(0, dtype=torch.int64) for part in found.images.split(1000))
     mean = total.double().div(count).round().to(torch.uint8)
     chosen = torch.linspace(0, count - 1, min(63, count)).long()
-    sheet = plot.grid_image(data.to_float(torch.cat([mean[None], found.images[chosen]])))
-    pictures.save_sheet(sheet, out)
+    sheet = plot.grid_image(datasets.to_float(torch.cat([mean[None], found.images[chosen]])))
+    image_folder.save_sheet(sheet, out)
     print(f"wrote {out}: the mean image, then {len(chosen)} of the set")
     return 0
 
@@ -157,16 +160,17 @@ def _check_picture(out: Path) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs, team
-    from dcganlib.train import TrainConfig
+    from dcganlib import runs
+    from dcganlib.config import TrainConfig
+    from dcganlib.runtime import cpu_layers, distributed
 
     if options.fast is not False:
-        fast.keep_memory()
+        cpu_layers.keep_memory()
     names: tuple[str, ...] = ("batch_size", "g_lr", "d_lr", "beta1", "beta2", "prior", "seed", "precision")
     names += ("ema", "weight_decay", "decay_start", "decay_steps", "fast", "compile", "sync_batch_norm")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    with team.joined():
-        with team.agreed():
+    with distributed.process_group():
+        with distributed.raise_on_all_ranks():
             config = TrainConfig(**given)
         out = runs.run(
             options.data,
@@ -177,8 +181,8 @@ def _train(options: argparse.Namespace) -> int:
             image_size=options.image_size,
             channels=options.channels,
             base_channels=options.base_channels,
-            crop=options.crop,
-            count=options.count,
+            center_crop=options.center_crop,
+            max_images=options.max_images,
             conditional=options.conditional,
             checkpoint_every=options.checkpoint_every,
             sample_every=options.sample_every,
@@ -192,9 +196,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dcganlib import fast, runs
+    from dcganlib import runs
+    from dcganlib.runtime import cpu_layers
 
-    fast.keep_memory()
+    cpu_layers.keep_memory()
     out = runs.resume(
         options.run, steps=options.steps, data=options.data, root=options.root, device=options.device
     )
@@ -204,10 +209,12 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from dcganlib import files, pictures, runs
+    from dcganlib import runs
+    from dcganlib.datasets import image_folder
+    from dcganlib.runtime import files
 
     out = files.expand_user(options.out)
-    files.check_overwrite(out, options.force, ours=pictures.is_our_sheet)
+    files.check_overwrite(out, options.force, ours=image_folder.is_our_sheet)
     wanted = {"seed": options.seed, "columns": options.columns, "label": options.label}
     print(f"wrote {runs.save_sample(options.run, out, options.n, **wanted)}")
     return 0
@@ -218,18 +225,20 @@ def _classifier(options: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
     import dcganlib
-    from dcganlib import classifier, data, files
-    from dcganlib.train import pick_device
+    from dcganlib import datasets
+    from dcganlib.evaluation import classifier
+    from dcganlib.runtime import files
+    from dcganlib.runtime.device import pick_device
 
     name, seed, epochs = options.name, options.seed, options.epochs
     _check_numbers(epochs=(epochs, 10**6), seed=(seed, LARGEST_SEED))
-    if name not in classifier.RECIPES:
+    if name not in classifier.CONFIGS:
         raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
     out = files.expand_user(options.out or f"classifier-{name}.safetensors")
     files.check_overwrite(out, options.force)
-    recipe, place = classifier.RECIPES[name], pick_device(options.device)
+    recipe, place = classifier.CONFIGS[name], pick_device(options.device)
     epochs = recipe.epochs if epochs is None else epochs
-    train, test = (data.load(name, root=options.root, split=split) for split in ("train", "test"))
+    train, test = (datasets.load(name, root=options.root, split=split) for split in ("train", "test"))
     network = classifier.build(train, widths=recipe.widths, rng=torch.Generator().manual_seed(seed)).to(place)
     learning = classifier.fit(
         network,
@@ -280,22 +289,22 @@ def _check_numbers(**numbers: tuple[int | None, int]) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from dcganlib import files
-    from dcganlib.evaluation import evaluate, is_our_result, result_file
+    from dcganlib.evaluation.evaluate import evaluate, is_our_result, result_file
+    from dcganlib.runtime import files
 
-    _check_numbers(draws=(options.draws, 10**6), seed=(options.seed, LARGEST_SEED))
+    _check_numbers(repeats=(options.repeats, 10**6), seed=(options.seed, LARGEST_SEED))
     out = result_file(options.run, options.out)
     files.check_overwrite(out, options.force, ours=is_our_result)
     found = evaluate(
         options.run,
         samples=options.samples,
-        draws=options.draws,
+        repeats=options.repeats,
         seed=options.seed,
         data=options.data,
         root=options.root,
         device=options.device,
         out=out,
-        plain=options.plain,
+        ema=options.ema,
         inception=options.inception,
     )
     print(found.as_table())
@@ -329,16 +338,16 @@ def _info_machine() -> int:
     import torch
 
     import dcganlib
-    from dcganlib import data, models, runs
-    from dcganlib.train import pick_device
+    from dcganlib import datasets, models, runs, zoo
+    from dcganlib.runtime.device import pick_device
 
     print(f"dcganlib {dcganlib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"device   {pick_device()}")
-    print(f"data     {data.data_root()} (sets: {', '.join(data.NAMES)})")
-    print(f"stored   {', '.join(runs.stored()) or 'none'}")
+    print(f"data     {datasets.data_root()} (sets: {', '.join(datasets.NAMES)})")
+    print(f"stored   {', '.join(runs.pretrained()) or 'none'}")
     print(f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is")
-    for name, known in models.ARCHITECTURES.items():
-        pair = models.build(name, device="meta")  # shapes alone, no weights
+    for name, known in zoo.ARCHITECTURES.items():
+        pair = zoo.build(name, device="meta")  # shapes alone, no weights
         counts = [models.count_parameters(network) for network in pair]
         print(f"{name:<13} {known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}  {known.summary}")
     return 0
@@ -386,10 +395,11 @@ def _check_versions() -> str:
 def _check_device() -> str:
     import torch
 
-    from dcganlib import pictures
-    from dcganlib.train import TrainConfig, pick_device, resolve
+    from dcganlib.config import TrainConfig
+    from dcganlib.datasets import image_folder
+    from dcganlib.runtime.device import pick_device, resolve
 
-    device, threads, processors = pick_device(), torch.get_num_threads(), pictures.processors()
+    device, threads, processors = pick_device(), torch.get_num_threads(), image_folder.processors()
     torch.ones(2, device=device).sum().item()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
     precision = resolve(TrainConfig(), device).precision
@@ -403,9 +413,10 @@ def _check_device() -> str:
 def _check_data() -> str:
     import shutil
 
-    from dcganlib import data, files
+    from dcganlib import datasets
+    from dcganlib.runtime import files
 
-    root = data.data_root()
+    root = datasets.data_root()
     if not files.writable(root):
         raise PermissionError(f"nothing can be written into {root}")
     places = {
@@ -424,7 +435,7 @@ def _check_data() -> str:
 def _check_disk() -> str:
     import shutil
 
-    from dcganlib import files
+    from dcganlib.runtime import files
 
     here = Path.cwd()
     free = shutil.disk_usage(here).free
@@ -440,9 +451,9 @@ def _check_disk() -> str:
 def _check_memory() -> str:
     import torch
 
-    from dcganlib import machine
+    from dcganlib.runtime import memory
 
-    free = machine.available_memory()
+    free = memory.available_memory()
     if free is not None and free < GIGABYTE:
         raise MemoryError(f"only {free / GIGABYTE:.2f} GB are free; a batch of 128 takes about 1")
     said = "not known on this system" if free is None else f"{free / GIGABYTE:.0f} GB free"
@@ -455,7 +466,7 @@ def _check_caches() -> str:
     import shutil
     import tempfile
 
-    from dcganlib import files
+    from dcganlib.runtime import files
 
     aside, cache = tempfile.gettempdir(), files.cache_dir()
     free = shutil.disk_usage(aside).free / GIGABYTE
@@ -476,14 +487,16 @@ def _check_compiler() -> str:
 def _check_step() -> str:
     import torch
 
-    from dcganlib import data, models
-    from dcganlib.train import TrainConfig, check_finite, pick_device, start, train
+    from dcganlib import datasets, zoo
+    from dcganlib.config import TrainConfig
+    from dcganlib.runtime.device import pick_device
+    from dcganlib.train import check_finite, init_state, train
 
     device, rng = pick_device(), torch.Generator().manual_seed(0)
-    generator, discriminator = models.build("dcgan-28", base_channels=8, rng=rng)
+    generator, discriminator = zoo.build("dcgan-28", base_channels=8, rng=rng)
     images = torch.randint(256, (16, 1, 28, 28), dtype=torch.uint8, generator=rng)
-    loader = data.make_loader(images, 16, rng=rng, device=device)
-    state = start(generator.to(device), discriminator.to(device), TrainConfig(batch_size=16))
+    loader = datasets.make_loader(images, 16, rng=rng, device=device)
+    state = init_state(generator.to(device), discriminator.to(device), TrainConfig(batch_size=16))
     records = list(train(state, loader, 1))
     check_finite(records)
     return f"a small dcgan-28 on {device}: D's loss {records[0].d_loss:.2f}, G's loss {records[0].g_loss:.2f}"
@@ -608,10 +621,13 @@ def _parser() -> argparse.ArgumentParser:
         "run", metavar="DIR", help="folder of the run, or the name of a stored one, such as mnist"
     )
     evaluate.add_argument("--samples", type=int, default=10_000, help="images in a draw (%(default)s)")
-    evaluate.add_argument("--draws", type=int, default=3, help="how often to measure (%(default)s)")
+    evaluate.add_argument("--repeats", type=int, default=3, help="how often to measure (%(default)s)")
     evaluate.add_argument("--seed", type=int, default=0, help="of the first draw (%(default)s)")
     evaluate.add_argument(
-        "--plain", action="store_true", help="take the last step's weights, not the averaged ones"
+        "--no-ema",
+        dest="ema",
+        action="store_false",
+        help="take the last step's weights, not the averaged ones",
     )
     evaluate.add_argument(
         "--inception", action="store_true", help="also the FID, of colour images, which needs torch-fidelity"
@@ -648,8 +664,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, help="resize to this many pixels (28 for digits and clothes, else 64)"
     )
     parser.add_argument("--channels", type=int, help="1 for grey, 3 for RGB (the set's own)")
-    parser.add_argument("--crop", type=int, help="side of the centre square that is kept (the largest)")
-    parser.add_argument("--count", type=int, help="use N images, a random sample (all; faces: draw N, 20000)")
+    parser.add_argument(
+        "--center-crop", type=int, help="side of the centre square that is kept (the largest)"
+    )
+    parser.add_argument(
+        "--max-images", type=int, help="use N images, a random sample (all; faces: draw N, 20000)"
+    )
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:

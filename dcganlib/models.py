@@ -9,19 +9,19 @@ named networks say.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from dcganlib.settings import Share, check_fields
+from dcganlib.config import Share, check_fields
 from dcganlib.sizes import feature_sizes
 
-Norm = Literal["batch", "plain", "unit"]
-Activation = Literal["relu", "leaky", "tanh"]
+Norm = Literal["batch", "batch1d"]
+Activation = Literal["relu", "leaky_relu", "tanh"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -32,9 +32,10 @@ class Layer:
     Attributes:
         channels: Output channels.
         kernel, stride, padding, output_padding: Of the convolution, in pixels; square.
-        norm: "batch" for batch norm with gain and shift per channel, "plain" for batch norm without them,
-            "unit" for batch norm over each single unit (as after a dense layer), or None.
-        activation: "relu", "leaky" (leaky ReLU with ``slope``), "tanh" or None.
+        norm: "batch" for batch norm over each channel (``BatchNorm2d``), "batch1d" over each single unit
+            (``BatchNorm1d``, as after a dense layer), or None.
+        affine: Whether the batch norm has a learned gain and shift.
+        activation: "relu", "leaky_relu" (leaky ReLU with ``slope``), "tanh" or None.
         slope: Of the leaky ReLU for negative input; 0.2 in the paper (section 4).
         bias: Whether the convolution adds one. Under a batch norm it would be dead weight.
         dropout: Share of units set to 0 in training, from 0 to below 1.
@@ -46,6 +47,7 @@ class Layer:
     padding: int = 1
     output_padding: int = 0
     norm: Norm | None = "batch"
+    affine: bool = True
     activation: Activation | None = "relu"
     slope: float = 0.2
     bias: bool = False
@@ -63,7 +65,7 @@ class Generator(nn.Module):
         channels: 1 for grey, 3 for RGB.
         base_channels: Width of the last hidden layer; the others double towards the latent.
         latent_dim: Numbers in a latent point.
-        classes: Above 0 the generator is conditional: each layer also sees the label, as ``classes`` more
+        num_classes: Above 0 the generator is conditional: each layer also sees the label, as this many more
             maps of 0 and 1.
         layers: The chain itself, in place of the standard one; it ends at ``image_size`` and ``channels``.
 
@@ -82,7 +84,7 @@ class Generator(nn.Module):
         base_channels: int = 64,
         latent_dim: int = 100,
         *,
-        classes: int = 0,
+        num_classes: int = 0,
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class Generator(nn.Module):
         if layers is None:
             layers = generator_layers(image_size, channels, base_channels)
         _check_positive(layers=len(layers))
-        self.classes = classes = _checked_classes(classes)
+        self.num_classes = num_classes = _checked_classes(num_classes)
         self.layers, self.latent_dim = tuple(layers), latent_dim
         self.image_size, self.channels = image_size, channels
         self.sizes = feature_sizes(1, layers, transposed=True)
@@ -101,16 +103,16 @@ class Generator(nn.Module):
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected {channels} at {image_size}"
             )
-        asked = {"base_channels": base_channels, "channels": channels, "classes": classes}
+        asked = {"base_channels": base_channels, "channels": channels, "num_classes": num_classes}
         _check_fits(self.layers, latent_dim, latent_dim=latent_dim, **asked)
-        self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes, classes)
+        self.blocks = _chain(nn.ConvTranspose2d, latent_dim, self.layers, self.sizes, num_classes)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Draw images in [-1, 1], (N, channels, image_size, image_size), from z, (N, latent_dim)."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (N, {self.latent_dim}), got {tuple(z.shape)}")
         maps = z[:, :, None, None]  # (N, latent_dim, 1, 1)
-        return _through(self.blocks, maps, labels, self.classes)  # (N, C, H, W)
+        return _through(self.blocks, maps, labels, self.num_classes)  # (N, C, H, W)
 
 
 class Discriminator(nn.Module):
@@ -120,7 +122,7 @@ class Discriminator(nn.Module):
         image_size: Height and width of the images in pixels; see ``generator_layers`` for what is possible.
         channels: 1 for grey, 3 for RGB.
         base_channels: Width of the first layer; the others double.
-        classes: Above 0 the discriminator is conditional: each layer also sees the label, as in G.
+        num_classes: Above 0 the discriminator is conditional: each layer also sees the label, as in G.
         layers: The chain itself, in place of the standard one; it must end in one channel on one pixel.
 
     Raises:
@@ -137,7 +139,7 @@ class Discriminator(nn.Module):
         channels: int = 3,
         base_channels: int = 64,
         *,
-        classes: int = 0,
+        num_classes: int = 0,
         layers: Sequence[Layer] | None = None,
     ) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class Discriminator(nn.Module):
         if layers is None:
             layers = discriminator_layers(image_size, base_channels)
         _check_positive(layers=len(layers))
-        self.classes = classes = _checked_classes(classes)
+        self.num_classes = num_classes = _checked_classes(num_classes)
         self.layers, self.image_size, self.channels = tuple(layers), image_size, channels
         self.sizes = feature_sizes(image_size, layers)
         if (layers[-1].channels, self.sizes[-1]) != (1, 1):
@@ -155,9 +157,9 @@ class Discriminator(nn.Module):
                 f"the layers give {layers[-1].channels} channels at {self.sizes[-1]} pixels "
                 f"(chain {self.sizes}), expected one logit an image: 1 channel at 1 pixel"
             )
-        asked = {"base_channels": base_channels, "channels": channels, "classes": classes}
+        asked = {"base_channels": base_channels, "channels": channels, "num_classes": num_classes}
         _check_fits(self.layers, channels, **asked)
-        self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes, classes)
+        self.blocks = _chain(nn.Conv2d, channels, self.layers, self.sizes, num_classes)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Judge images in [-1, 1], (N, channels, image_size, image_size): one logit each, (N,)."""
@@ -166,11 +168,11 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
             )
-        logits = _through(self.blocks, images, labels, self.classes)  # (N, 1, 1, 1)
+        logits = _through(self.blocks, images, labels, self.num_classes)  # (N, 1, 1, 1)
         return logits.flatten()
 
 
-class Given(nn.Module):
+class Conditioned(nn.Module):
     """A conditional network with its labels filled in: it maps z, or images, alone.
 
     Args:
@@ -233,70 +235,12 @@ def discriminator_layers(image_size: int, base_channels: int) -> list[Layer]:
     """
     sizes = _halvings(image_size)  # such as [64, 32, 16, 8, 4]
     layers = [
-        Layer(base_channels * 2**i, kernel=_kernel(size), activation="leaky", norm="batch" if i else None)
+        Layer(
+            base_channels * 2**i, kernel=_kernel(size), activation="leaky_relu", norm="batch" if i else None
+        )
         for i, size in enumerate(sizes[:-1])
     ]
     return [*layers, Layer(1, kernel=sizes[-1], stride=1, padding=0, norm=None, activation=None)]
-
-
-def build(
-    name: str,
-    *,
-    image_size: int | None = None,
-    channels: int | None = None,
-    base_channels: int | None = None,
-    latent_dim: int = 100,
-    classes: int | None = None,
-    rng: torch.Generator | None = None,
-    device: str = "cpu",
-) -> tuple[Generator, Discriminator]:
-    """Build a pair of networks by name, with float32 weights drawn by ``init_weights``.
-
-    Torch's default device and dtype do not enter, and the networks can be trained even where they were built
-    under ``torch.inference_mode``.
-
-    Args:
-        name: One of ``ARCHITECTURES``, whose values say what each is.
-        image_size: Pixels; only "dcgan" takes any, the others have their own.
-        channels: 1 or 3; the named network's own if absent.
-        base_channels: Width; the named network's own if absent.
-        latent_dim: Numbers in a latent point.
-        classes: Kinds of label that both networks are told; 0 for none; the named network's own if absent.
-        rng: Source of the weights, on the CPU; torch's global one if absent.
-        device: "cpu", or "meta" for shapes without memory. Where to train is for ``network.to`` to say.
-
-    Returns:
-        (generator, discriminator), in training mode.
-
-    Raises:
-        ValueError: The name is unknown, or the network cannot be built as asked.
-        MemoryError: The weights do not fit into this machine's memory.
-    """
-    if device not in ("cpu", "meta"):
-        raise ValueError(f"device must be cpu or meta, got {device!r}: move the networks with .to(device)")
-    if name not in ARCHITECTURES:
-        raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
-    known = ARCHITECTURES[name]
-    if image_size not in (None, known.image_size) and name != "dcgan":
-        raise ValueError(
-            f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
-        )
-    asked = (image_size, channels, base_channels)
-    own = (known.image_size, known.channels, known.base_channels)
-    size, colours, width = (
-        default if value is None else value for value, default in zip(asked, own, strict=True)
-    )
-    size, colours, width, latent_dim = _check_positive(
-        image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim
-    )
-    classes = known.classes if classes is None else classes
-    if known.classes and not classes:
-        raise ValueError(f"{name} draws by class: classes must be at least 1, got {classes}")
-    g_layers, d_layers = known.layers(size, colours, width)
-    with torch.device(device), torch.inference_mode(False):
-        generator = Generator(size, colours, width, latent_dim, classes=classes, layers=g_layers)
-        discriminator = Discriminator(size, colours, width, classes=classes, layers=d_layers)
-    return init_weights(generator, rng), init_weights(discriminator, rng)
 
 
 def init_weights(network: Network, rng: torch.Generator | None = None) -> Network:
@@ -357,173 +301,17 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A named pair of networks: what it is, its own sizes, and the layers of both."""
-
-    summary: str
-    image_size: int
-    channels: int
-    base_channels: int
-    layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
-    classes: int = 0
-
-
-def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    return generator_layers(image_size, channels, base_channels), discriminator_layers(
-        image_size, base_channels
-    )
-
-
-def _dcgan_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The standard chain with 5 by 5 kernels: padding 2 keeps the halving, output_padding 1 the doubling."""
-    g_layers, d_layers = _dcgan(image_size, channels, base_channels)
-    five: dict[str, Any] = {"kernel": 5, "padding": 2}
-    return (
-        [g_layers[0]] + [replace(layer, output_padding=1, **five) for layer in g_layers[1:]],
-        [replace(layer, **five) for layer in d_layers[:-1]] + [d_layers[-1]],
-    )
-
-
-def _flux(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The Flux tutorial as published; its dense layers are the kernel-7 convolutions from and to 1 pixel."""
-    leaky: dict[str, Any] = {"norm": None, "activation": "leaky", "bias": True}
-    generator = [
-        Layer(4 * base_channels, kernel=7, stride=1, padding=0, norm="unit"),
-        Layer(2 * base_channels, kernel=5, stride=1, padding=2),
-        Layer(base_channels),
-        Layer(channels, norm=None, activation="tanh"),
-    ]
-    discriminator = [
-        Layer(base_channels, dropout=0.3, **leaky),
-        Layer(2 * base_channels, dropout=0.3, **leaky),
-        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
-    ]
-    return generator, discriminator
-
-
-def _flux_draft(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The earlier Flux draft: biases under the generator's batch norms, a steeper slope, less dropout."""
-    generator, (first, second, last) = _flux(image_size, channels, base_channels)
-    generator = [generator[0]] + [replace(layer, bias=True) for layer in generator[1:]]
-    return generator, [replace(first, slope=0.3), replace(second, slope=0.3, dropout=0.25), last]
-
-
-def _dcgan_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The Flux shapes by the paper's rules: batch norm inside D, no dropout, no bias under a batch norm."""
-    (first, *rest), (d_first, d_second, d_last) = _flux(image_size, channels, base_channels)
-    return (
-        [replace(first, norm="batch"), *rest],
-        [replace(d_first, dropout=0.0), replace(d_second, norm="batch", bias=False, dropout=0.0), d_last],
-    )
-
-
-def _celeba_post(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The CelebA post as written: batch norm before tanh and on D's input block, no padding in D."""
-    g_layers = generator_layers(image_size, channels, 4 * base_channels)
-    g_layers[-1] = replace(g_layers[-1], norm="batch")
-    d_layers = [
-        Layer(base_channels * width, stride=stride, padding=0, activation="leaky", bias=True)
-        for width, stride in ((1, 2), (2, 2), (4, 1), (4, 2))
-    ]
-    return g_layers, [*d_layers, Layer(1, padding=0, norm=None, activation=None, bias=True)]
-
-
-def _d2l(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """d2l's chapter: the standard chain with batch norm on D's first block too."""
-    g_layers, (first, *rest) = _dcgan(image_size, channels, base_channels)
-    return g_layers, [replace(first, norm="batch"), *rest]
-
-
-def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The Keras notebook's experiment (1 -> 4 -> 11 -> 28), with the discriminator of its comments."""
-    valid: dict[str, Any] = {"padding": 0, "norm": "plain", "bias": True}
-    generator = [
-        Layer(2 * base_channels, kernel=4, stride=1, **valid),
-        Layer(base_channels, kernel=5, **valid),
-        Layer(channels, kernel=8, padding=0, norm=None, activation="tanh", bias=True),
-    ]
-    discriminator = [
-        Layer(base_channels, norm=None, activation="leaky", bias=True),
-        Layer(2 * base_channels, norm="plain", activation="leaky", bias=True),
-        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
-    ]
-    return generator, discriminator
-
-
-def _paper_mnist(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """The paper's MNIST networks: 5 by 5 kernels, wide dense layers, batch norm without gain and shift."""
-    dense: dict[str, Any] = {"stride": 1, "padding": 0, "norm": "plain"}
-    five: dict[str, Any] = {"kernel": 5, "padding": 2, "norm": "plain"}
-    leaky: dict[str, Any] = {"activation": "leaky"}
-    generator = [
-        Layer(16 * base_channels, kernel=1, **dense),
-        Layer(2 * base_channels, kernel=7, **dense),
-        Layer(base_channels, output_padding=1, **five),
-        Layer(channels, output_padding=1, **{**five, "norm": None}, activation="tanh"),
-    ]
-    discriminator = [
-        Layer(base_channels, **{**five, "norm": None}, **leaky),
-        Layer(2 * base_channels, **five, **leaky),
-        Layer(16 * base_channels, kernel=7, **dense, **leaky),
-        Layer(1, kernel=1, stride=1, padding=0, norm=None, activation=None),
-    ]
-    return generator, discriminator
-
-
-def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
-    """Dense layers alone: on one pixel a convolution with kernel 1 is one; kernel 28 covers the image."""
-    dense: dict[str, Any] = {"kernel": 1, "stride": 1, "padding": 0}
-    leaky: dict[str, Any] = {"norm": None, "activation": "leaky", "bias": True, "dropout": 0.3}
-    width, whole = 16 * base_channels, {**dense, "kernel": image_size}
-    generator = [
-        Layer(width, **dense),
-        Layer(width, **dense),
-        Layer(channels, **whole, norm=None, activation="tanh"),
-    ]
-    discriminator = [
-        Layer(width, **whole, **leaky),
-        Layer(width // 2, **dense, **leaky),
-        Layer(1, **dense, norm=None, activation=None, bias=True),
-    ]
-    return generator, discriminator
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "dcgan": Architecture(
-        "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan
-    ),
-    "dcgan-28": Architecture(
-        "the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28
-    ),
-    "dcgan-64": Architecture("the widely used 64-wide DCGAN, 512 channels at 4 by 4", 64, 3, 64, _dcgan),
-    "dcgan-paper": Architecture(
-        "the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper
-    ),
-    "paper-mnist-conditional": Architecture(
-        "the paper's for its MNIST test: told the digit at every layer", 28, 1, 64, _paper_mnist, classes=10
-    ),
-    "gan-28": Architecture("no convolution: a GAN of dense layers, to compare with", 28, 1, 64, _gan),
-    "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),
-    "flux-draft": Architecture("the Flux tutorial's earlier draft", 28, 1, 64, _flux_draft),
-    "celeba-post": Architecture("the CelebA post, its faults included", 64, 3, 32, _celeba_post),
-    "d2l": Architecture("d2l's Pokémon chapter", 64, 3, 64, _d2l),
-    "keras-28": Architecture("the unfinished Keras notebook, 1 -> 4 -> 11 -> 28", 28, 1, 64, _keras_28),
-}
-"""The networks that ``build`` knows, by name."""
-
-
 def _chain(
     convolution: type[nn.Module],
     in_channels: int,
     layers: Sequence[Layer],
     sizes: Sequence[int],
-    classes: int,
+    num_classes: int,
 ) -> nn.Sequential:
-    """Stack the blocks of a network; each has ``classes`` more input channels, for the label."""
+    """Stack the blocks of a network; each has ``num_classes`` more input channels, for the label."""
     blocks = nn.Sequential()
     for layer, size in zip(layers, sizes[1:], strict=True):
-        blocks.append(_block(convolution, in_channels + classes, layer, size))
+        blocks.append(_block(convolution, in_channels + num_classes, layer, size))
         in_channels = layer.channels
     return blocks
 
@@ -535,33 +323,33 @@ def _block(convolution: type[nn.Module], in_channels: int, layer: Layer, size: i
     options = {"kernel_size" if name == "kernel" else name: getattr(layer, name) for name in names}
     single: dict[str, Any] = {"dtype": torch.float32}  # whatever torch's default is
     block = nn.Sequential(convolution(in_channels, layer.channels, **options, **single))
-    if layer.norm == "unit":  # statistics for each unit, not for each channel
+    if layer.norm == "batch1d":  # statistics for each unit, not for each channel
         shape = (layer.channels, size, size)
-        units = nn.BatchNorm1d(layer.channels * size * size, **single)
+        units = nn.BatchNorm1d(layer.channels * size * size, affine=layer.affine, **single)
         block.extend([nn.Flatten(), units, nn.Unflatten(1, shape)])
     elif layer.norm is not None:
-        block.append(nn.BatchNorm2d(layer.channels, affine=layer.norm == "batch", **single))
+        block.append(nn.BatchNorm2d(layer.channels, affine=layer.affine, **single))
     if layer.activation is not None:
-        kinds = {"relu": nn.ReLU(), "leaky": nn.LeakyReLU(layer.slope), "tanh": nn.Tanh()}
+        kinds = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(layer.slope), "tanh": nn.Tanh()}
         block.append(kinds[layer.activation])
     if layer.dropout:
         block.append(nn.Dropout(layer.dropout))
     return block
 
 
-def _through(blocks: nn.Sequential, maps: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+def _through(blocks: nn.Sequential, maps: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
     """Apply the blocks in turn; those of a conditional network see the label beside the maps."""
-    if not classes:
+    if not num_classes:
         if labels is not None:
-            raise ValueError(f"this network knows no classes, and was given {len(labels)} labels")
+            raise ValueError(f"this network knows no num_classes, and was given {len(labels)} labels")
         found: Tensor = blocks(maps)
         return found
     if labels is None or labels.shape != maps.shape[:1] or labels.dtype != torch.int64:
         got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise ValueError(f"labels must be int64 of shape ({len(maps)},), got {got}")
-    one_hot = nn.functional.one_hot(labels, classes)[:, :, None, None]
+    one_hot = nn.functional.one_hot(labels, num_classes)[:, :, None, None]
     for block in blocks:
-        told = one_hot.to(maps.dtype).expand(-1, -1, *maps.shape[2:])  # (N, classes, H, W)
+        told = one_hot.to(maps.dtype).expand(-1, -1, *maps.shape[2:])  # (N, num_classes, H, W)
         maps = block(torch.cat([maps, told], dim=1))
     return maps
 
@@ -584,11 +372,11 @@ def _kernel(larger: int) -> int:
     return 4 if larger % 2 == 0 else 3
 
 
-def _count_weights(layers: Sequence[Layer], in_channels: int, classes: int) -> int:
+def _count_weights(layers: Sequence[Layer], in_channels: int, num_classes: int) -> int:
     """Weights of the convolutions of a chain, as plain arithmetic: no number is too large for it."""
     widths = [in_channels, *(layer.channels for layer in layers)]
     return sum(
-        (before + classes) * layer.channels * layer.kernel**2
+        (before + num_classes) * layer.channels * layer.kernel**2
         for before, layer in zip(widths, layers, strict=False)
     )
 
@@ -597,9 +385,9 @@ def _check_fits(layers: Sequence[Layer], in_channels: int, **asked: int) -> None
     """Refuse weights that this machine's memory could not hold, by the number that was asked for."""
     if torch.empty(0).device.type == "meta":
         return
-    weights = _count_weights(layers, in_channels, asked["classes"])
+    weights = _count_weights(layers, in_channels, asked["num_classes"])
     if not _fits(4 * weights):
-        usual = {"base_channels": 64, "latent_dim": 100, "classes": 10, "channels": 3}
+        usual = {"base_channels": 64, "latent_dim": 100, "num_classes": 10, "channels": 3}
         name = max(usual, key=lambda name: asked.get(name, 0) / usual[name])
         raise MemoryError(
             f"{name} {asked[name]} makes a network of {weights:,} weights, {4 * weights / 1e9:,.0f} GB, more "
@@ -617,8 +405,8 @@ def _fits(size: int) -> bool:
     return not known or size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _checked_classes(classes: int) -> int:
-    return _check_positive(classes=classes)[0] if classes else 0
+def _checked_classes(num_classes: int) -> int:
+    return _check_positive(num_classes=num_classes)[0] if num_classes else 0
 
 
 def _check_positive(**values: int) -> list[int]:

@@ -11,26 +11,24 @@ import math
 import re
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
-from dcganlib import fast, team
-from dcganlib.data import ImageSet, Loader
-from dcganlib.latent import Prior, sample_z
+from dcganlib.config import Prior, TrainConfig
+from dcganlib.datasets import ImageSet, Loader
+from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
-from dcganlib.models import Discriminator, Generator, Given
-from dcganlib.settings import Count, NotNegative, Positive, Share, Whole, check_fields
+from dcganlib.models import Conditioned, Discriminator, Generator
+from dcganlib.runtime import cpu_layers, distributed
+from dcganlib.runtime.device import autocast, check_compiler, resolve
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-PRECISIONS = get_args(Precision)
 UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 """Passes losses and gradients through as they are."""
 
@@ -38,58 +36,9 @@ CHANNELS_LAST_FROM = 32  # pixels; on a CPU smaller images gain nothing from tha
 STATISTICS = 4, 128  # batches, and latents in each, from which `calibrate` takes batch norm's statistics
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
-
-    Attributes:
-        batch_size: Images in a step, of all processes together; 128. The loader's must be the same.
-        g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
-        beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
-        beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
-        prior: Law of z. "normal", as nearly all code since has it; the paper's is "uniform".
-        seed: Of z and dropout. ``runs.run`` takes it for the weights and the order of the images too, which
-            elsewhere are those that ``models.build`` and ``data.make_loader`` were given a source for.
-        precision: "float32"; "bfloat16" or "float16" for convolutions in half the bits (weights, statistics
-            and losses stay float32); or "auto", which ``resolve`` turns into what is fastest on the device.
-        ema: Decay of a running average of G's weights, such as 0.999; 0 keeps none. It never enters training.
-        weight_decay: Share of each weight that is added to its gradient (L2); 0, and 2.5e-5 in the paper's
-            MNIST test.
-        decay_start, decay_steps: From step ``decay_start`` on, the learning rates fall in a straight line, to
-            0 at ``decay_start + decay_steps``. Never where ``decay_steps`` is 0.
-        fast: Whether to take the faster of two ways that differ in rounding alone: see ``dcganlib.fast``,
-            and how an image lies in memory.
-        compile: Whether ``torch.compile`` writes both networks anew, which takes up to a minute at the start.
-        sync_batch_norm: Let batch norm see the whole batch, not each process its own share. On GPUs alone;
-            a process by itself sees the whole in any case.
-
-    Raises:
-        ValueError: A value is of another type or out of range.
-    """
-
-    batch_size: Count = 128
-    g_lr: Positive = 2e-4
-    d_lr: Positive = 2e-4
-    beta1: Share = 0.5
-    beta2: Share = 0.999
-    prior: Prior = "normal"
-    seed: Whole = 0
-    precision: Precision = "auto"
-    ema: Share = 0.0
-    weight_decay: NotNegative = 0.0
-    decay_start: Whole = 0
-    decay_steps: Whole = 0
-    fast: bool = True
-    compile: bool = False
-    sync_batch_norm: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
 @dataclass
 class TrainState:
-    """All that a run carries from step to step. ``start`` makes it, ``train`` moves it on.
+    """All that a run carries from step to step. ``init_state`` makes it, ``train`` moves it on.
 
     Attributes:
         generator, discriminator: On one device, which is where the run takes place.
@@ -97,7 +46,7 @@ class TrainState:
         rng: Source of z and of dropout, on the CPU.
         config: The run's settings.
         step: Steps done so far.
-        ema_generator: A copy of G whose weights are averages over the steps, or None where ``config.ema``
+        ema_model: A copy of G whose weights are averages over the steps, or None where ``config.ema``
             is 0. To draw from it take ``averaged``.
         g_scaler, d_scaler: Keep gradients in the range of "float16"; of no effect in other precisions.
     """
@@ -109,27 +58,27 @@ class TrainState:
     rng: torch.Generator
     config: TrainConfig
     step: int = 0
-    ema_generator: Generator | None = None
+    ema_model: Generator | None = None
     g_scaler: torch.amp.GradScaler = UNSCALED
     d_scaler: torch.amp.GradScaler = UNSCALED
     _calibrated: int | None = field(default=None, repr=False)  # the step of `averaged`'s statistics
 
     @property
-    def averaged(self) -> Generator | None:
+    def ema_generator(self) -> Generator | None:
         """G with averaged weights, ready to draw: ``calibrate`` gives it batch-norm statistics of its own."""
-        if self.ema_generator is not None and self._calibrated != self.step:
-            calibrate(self.ema_generator, self.config.prior)
+        if self.ema_model is not None and self._calibrated != self.step:
+            calibrate(self.ema_model, self.config.prior)
             self._calibrated = self.step
-        return self.ema_generator
+        return self.ema_model
 
     @cached_property
-    def learners(self) -> tuple[nn.Module, nn.Module]:
+    def ddp_modules(self) -> tuple[nn.Module, nn.Module]:
         """G and D as each passes through itself: in a group of processes, gradients become their means."""
-        return team.wrapped(self.generator), team.wrapped(self.discriminator)
+        return distributed.wrap_ddp(self.generator), distributed.wrap_ddp(self.discriminator)
 
 
 @dataclass(frozen=True, eq=False)
-class StepRecord:
+class StepMetrics:
     """What one step saw, in all processes. The four numbers stay on the device until one is first read.
 
     Attributes:
@@ -173,7 +122,7 @@ class StepRecord:
 
 
 @torch.inference_mode(False)
-def start(
+def init_state(
     generator: Generator, discriminator: Discriminator, config: TrainConfig | None = None
 ) -> TrainState:
     """Make the state of a new run: two Adam optimisers and a seeded source of randomness.
@@ -199,20 +148,21 @@ def start(
     drawn, judged = [(n.channels, n.image_size) for n in (generator, discriminator)]
     if drawn != judged:
         raise ValueError(f"the generator draws (channels, size) {drawn}, the discriminator judges {judged}")
-    if generator.classes != discriminator.classes:
+    if generator.num_classes != discriminator.num_classes:
         raise ValueError(
-            f"the generator knows {generator.classes} classes, the discriminator {discriminator.classes}"
+            f"the generator knows {generator.num_classes} classes, the discriminator "
+            f"{discriminator.num_classes}"
         )
     if config.compile:
         check_compiler(device.type)
     averaged = copy.deepcopy(generator) if config.ema else None
-    if config.sync_batch_norm and team.size() > 1:
-        team.check_sync(device)
+    if config.sync_batch_norm and distributed.world_size() > 1:
+        distributed.check_sync_batch_norm(device)
         for network in (generator, discriminator):
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
     for network in (generator, discriminator):
         if config.fast and device.type == "cpu":
-            fast.accelerate(network)
+            cpu_layers.optimize(network)
         least = {"cuda": 0, "cpu": CHANNELS_LAST_FROM}.get(device.type, math.inf)  # MPS gets gradients wrong
         if config.fast and network.image_size >= least:
             network.to(memory_format=torch.channels_last)
@@ -233,32 +183,10 @@ def start(
         torch.optim.Adam(discriminator.parameters(), lr=config.d_lr, **common),
         torch.Generator().manual_seed(config.seed),
         config,
-        ema_generator=averaged,
+        ema_model=averaged,
         g_scaler=g_scaler,
         d_scaler=d_scaler,
     )
-
-
-def resolve(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """Settle what "auto" leaves open.
-
-    Args:
-        config: The settings.
-        device: Where the run takes place.
-
-    Returns:
-        The settings, ``precision`` no longer "auto": "bfloat16" where the processor or GPU multiplies it
-        faster, "float16" on GPUs of the generation before (such as the T4), else "float32".
-    """
-    if config.precision != "auto":
-        return config
-    precision: Precision = "float32"
-    if device.type == "cpu" and fast.has_bfloat16():
-        precision = "bfloat16"
-    elif device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)  # 7 has units for float16, 8 for bfloat16 too
-        precision = "bfloat16" if major >= 8 else "float16" if major == 7 else "float32"
-    return replace(config, precision=precision)
 
 
 def train(
@@ -268,7 +196,7 @@ def train(
     *,
     d_loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
     g_loss: Callable[[Tensor], Tensor] = generator_loss,
-) -> Iterator[StepRecord]:
+) -> Iterator[StepMetrics]:
     """Train both networks, a step at a time.
 
     A Ctrl-C (in a notebook: interrupt the kernel) in the middle of a step is held back until the step is
@@ -277,15 +205,15 @@ def train(
     and training can go on. Nothing here waits for a GPU, so a NaN goes unseen; see ``check_finite``.
 
     Args:
-        state: From ``start`` or ``checkpoint.load``; changed in place.
-        loader: From ``data.make_loader``, in batches of ``config.batch_size``, with labels for conditional
-            networks. Where ``state.step`` lies inside an epoch, so does the first batch.
+        state: From ``init_state`` or ``checkpoint.load``; changed in place.
+        loader: From ``datasets.make_loader``, in batches of ``config.batch_size``, with labels for
+            conditional networks. Where ``state.step`` lies inside an epoch, so does the first batch.
         steps: Stop when ``state.step`` reaches it, counted from the run's start; never if absent.
         d_loss: Takes (real_logits, fake_logits).
         g_loss: Takes (fake_logits,).
 
     Yields:
-        A ``StepRecord`` after each step.
+        A ``StepMetrics`` after each step.
 
     Raises:
         ValueError: As ``check_loader`` and ``check_length`` do; gradients are switched off; or the images are
@@ -318,8 +246,8 @@ def check_loader(state: TrainState, loader: Loader) -> None:
     """Refuse batches that these networks could not train on, before any step; ``train`` does so first.
 
     Args:
-        state: From ``start`` or ``checkpoint.load``.
-        loader: From ``data.make_loader``.
+        state: From ``init_state`` or ``checkpoint.load``.
+        loader: From ``datasets.make_loader``.
 
     Raises:
         ValueError: It is no such loader; its batch size is not that of the settings; its images lie on
@@ -330,15 +258,16 @@ def check_loader(state: TrainState, loader: Loader) -> None:
     if not isinstance(loader, Loader):
         images = "loader.images" if isinstance(loader, ImageSet) else "images"
         raise ValueError(
-            f"loader must come from data.make_loader, got {_kind(loader)}: pass data.make_loader({images}, "
-            f"{state.config.batch_size}), whose images are uint8 of shape (N, C, H, W)"
+            f"loader must come from datasets.make_loader, got {_kind(loader)}: pass "
+            f"datasets.make_loader({images}, {state.config.batch_size}), whose images are uint8 of shape "
+            "(N, C, H, W)"
         )
     if loader.batch_size != state.config.batch_size:
         raise ValueError(
             f"the loader's batch_size is {loader.batch_size}, the settings' {state.config.batch_size}: pass "
             "config.batch_size to make_loader"
         )
-    classes, labels = state.generator.classes, loader.labels
+    classes, labels = state.generator.num_classes, loader.labels
     if classes and labels is None:
         raise ValueError(f"the networks draw by class, of {classes}: pass labels to make_loader")
     if labels is not None:
@@ -356,7 +285,7 @@ def check_loader(state: TrainState, loader: Loader) -> None:
     if loader.share == 1 or (count % size == 1 and not loader.drop_last):
         for network in (state.generator, state.discriminator):
             for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
-                if layer.norm == "unit" or (layer.norm is not None and pixels == 1):
+                if layer.norm == "batch1d" or (layer.norm is not None and pixels == 1):
                     advice = "use a larger one" if size == 1 else "use another batch_size, or drop_last=True"
                     raise ValueError(
                         f"batch_size {size} on {count} images makes a batch of 1, and batch norm over single "
@@ -390,7 +319,7 @@ def train_step(
     epoch: int = 1,
     d_loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
     g_loss: Callable[[Tensor], Tensor] = generator_loss,
-) -> StepRecord:
+) -> StepMetrics:
     """One step: draw z, make fakes once, let D learn from real and fake, then G from the moved D.
 
     Args:
@@ -406,11 +335,13 @@ def train_step(
     """
     config = state.config
     judge: nn.Module = state.discriminator
-    generator, discriminator = (network.train() for network in state.learners)
+    generator, discriminator = (network.train() for network in state.ddp_modules)
     if labels is not None:
-        generator, discriminator, judge = (Given(n, labels) for n in (generator, discriminator, judge))
-    shape = len(real) * team.size(), state.generator.latent_dim  # all processes draw all of z
-    z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)[team.part(len(real))]
+        generator, discriminator, judge = (Conditioned(n, labels) for n in (generator, discriminator, judge))
+    shape = len(real) * distributed.world_size(), state.generator.latent_dim  # all processes draw all of z
+    z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)[
+        distributed.rank_slice(len(real))
+    ]
     d_how: dict[str, Any] = {"loss": d_loss, "precision": config.precision, "scaler": state.d_scaler}
     g_how: dict[str, Any] = {"loss": g_loss, "precision": config.precision, "scaler": state.g_scaler}
     _set_rates(state)
@@ -420,10 +351,12 @@ def train_step(
         d_value, *logits = discriminator_step(discriminator, state.d_optimizer, real, fake, **d_how)
         g_value = generator_step(judge, state.g_optimizer, fake, **g_how)
     state.step += 1
-    if state.ema_generator is not None:
-        average(state.ema_generator, state.generator, config.ema, state.step)
+    if state.ema_model is not None:
+        update_ema(state.ema_model, state.generator, config.ema, state.step)
     means = [one.sigmoid().mean() for one in logits]  # on real, on fake
-    return StepRecord(state.step, epoch, team.mean(torch.stack([d_value, g_value, *means])))
+    return StepMetrics(
+        state.step, epoch, distributed.all_reduce_mean(torch.stack([d_value, g_value, *means]))
+    )
 
 
 def discriminator_step(
@@ -494,7 +427,7 @@ def generator_step(
     return value.detach()
 
 
-def average(averaged: Generator, generator: Generator, decay: float, step: int) -> None:
+def update_ema(averaged: Generator, generator: Generator, decay: float, step: int) -> None:
     """Move the weights of the averaged generator a little towards the current ones.
 
     Args:
@@ -528,15 +461,15 @@ def calibrate(generator: Generator, prior: Prior = "normal") -> None:
     """
     batches, size = STATISTICS
     device, rng = _device(generator), torch.Generator().manual_seed(0)
-    size = max(size, generator.classes)
+    size = max(size, generator.num_classes)
     z = sample_z(batches * size, generator.latent_dim, prior=prior, rng=rng, device=device)
-    labels = torch.arange(size, device=device) % generator.classes if generator.classes else None
-    network = generator if labels is None else Given(generator, labels).train(generator.training)
+    labels = torch.arange(size, device=device) % generator.num_classes if generator.num_classes else None
+    network = generator if labels is None else Conditioned(generator, labels).train(generator.training)
     with _own_randomness(rng, device):
         update_bn(z.split(size), network)
 
 
-def check_finite(records: Iterable[StepRecord | dict[str, float]]) -> None:
+def check_finite(records: Iterable[StepMetrics | dict[str, float]]) -> None:
     """Stop a run whose losses are no longer numbers. Reads the records, for which a GPU must catch up.
 
     Args:
@@ -547,7 +480,7 @@ def check_finite(records: Iterable[StepRecord | dict[str, float]]) -> None:
             it tells: the images are broken, the loss function is, or one of the two players has diverged.
     """
     for record in records:
-        row = record.as_dict() if isinstance(record, StepRecord) else record
+        row = record.as_dict() if isinstance(record, StepMetrics) else record
         lost = [name for name, value in row.items() if not math.isfinite(value)]
         if lost:
             raise FloatingPointError(
@@ -570,62 +503,6 @@ def _cause(lost: list[str], step: float) -> str:
     return "D diverged in this very step, or G's loss function is broken; start again with a smaller d_lr"
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """Choose where to train.
-
-    Args:
-        name: "auto" for a GPU where there is one and the CPU otherwise; "gpu" likewise, with a warning
-            (once) where there is none; or "cpu", "cuda", "cuda:1", "mps". In a group of processes "auto" and
-            "gpu" leave out MPS, on which groups cannot train.
-
-    Raises:
-        ValueError: The name is unknown.
-    """
-    available = [
-        kind
-        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
-        if there
-    ]
-    if name in ("auto", "gpu"):
-        available = [kind for kind in available if kind in team.device_kinds()]
-        if name == "gpu" and not available:
-            _warn_no_gpu(name)
-        return torch.device((available or ["cpu"])[0])
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, gpu, cpu, cuda, cuda:N or mps, got {name!r}")
-    if device.type != "cpu" and device.type not in available:
-        _warn_no_gpu(name)
-        return torch.device("cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-@cache
-def check_compiler(device_type: str) -> None:
-    """Refuse ``compile`` where ``torch.compile`` does not work, by compiling a line.
-
-    Args:
-        device_type: "cpu", "cuda" or "mps".
-
-    Raises:
-        ValueError: There is no compiler that works; the message says why.
-    """
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device_type))
-    except Exception as error:  # many kinds, of three compilers
-        reason = next((line for line in str(error).splitlines() if "ompiler" in line or "riton" in line), "")
-        raise ValueError(
-            f"compile must be False: torch.compile does not work here ({type(error).__name__}: "
-            f"{reason.strip() or str(error).splitlines()[0]}). It needs a C++ compiler on a CPU, such as "
-            "g++, and Triton on a GPU"
-        ) from error
-
-
 def align_moments(optimizer: torch.optim.Optimizer) -> None:
     """Bring Adam's moments into the order in memory, the type and the device of their weights.
 
@@ -641,19 +518,6 @@ def align_moments(optimizer: torch.optim.Optimizer) -> None:
                 alike = (value.stride(), value.dtype, value.device)
                 if alike != (parameter.stride(), parameter.dtype, parameter.device):
                     moments[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Context in which convolutions run in ``precision``: "float32", "bfloat16" or "float16"."""
-    half = torch.float16 if precision == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=half, enabled=precision != "float32")
-
-
-@cache
-def _warn_no_gpu(name: str) -> None:
-    warnings.warn(
-        f"device {name!r} was asked for and there is no such GPU: training on the CPU", stacklevel=3
-    )
 
 
 @contextmanager
@@ -701,7 +565,7 @@ def _own_randomness(rng: torch.Generator, device: torch.device) -> Iterator[None
 
     Each process of a group draws its own, as each has other images.
     """
-    seed = int(torch.randint(2**62, (), generator=rng, device="cpu")) + team.rank()
+    seed = int(torch.randint(2**62, (), generator=rng, device="cpu")) + distributed.rank()
     gpu = device.type in ("cuda", "mps")
     with torch.random.fork_rng([device] if gpu else [], device_type=device.type):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed all other GPUs too

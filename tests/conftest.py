@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import celeba, data, models, plot
-from dcganlib.files import write_atomically
+from dcganlib import datasets, zoo
+from dcganlib.datasets import celeba
+from dcganlib.runtime.files import write_atomically
+from dcganlib.viz import plot
 
 mpl.use("Agg")
 
@@ -81,7 +83,7 @@ def tiny_pair(rng):
 
     def make(name="dcgan", *, seed=0, latent_dim=8, **options):
         own = {"image_size": 16, "channels": 1} if name == "dcgan" else {}
-        return models.build(name, base_channels=4, latent_dim=latent_dim, rng=rng(seed), **(own | options))
+        return zoo.build(name, base_channels=4, latent_dim=latent_dim, rng=rng(seed), **(own | options))
 
     return make
 
@@ -111,9 +113,9 @@ def face_set(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def mnist_mini() -> data.ImageSet:
+def mnist_mini() -> datasets.ImageSet:
     """The bundled digits, read once."""
-    return data.load("mnist-mini")
+    return datasets.load("mnist-mini")
 
 
 class Host:

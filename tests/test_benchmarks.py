@@ -9,7 +9,8 @@ import recipes
 import torch
 from recipes import RECIPES
 
-from dcganlib import checkpoint, data, files, models
+from dcganlib import datasets, models
+from dcganlib.runtime import checkpoint, files
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 PAPER = BY_NAME["paper"]
@@ -69,7 +70,7 @@ def test_a_recipe_draws_judges_and_trains_on_digits(recipe, digits, narrow, tmp_
     about = recipes.run(recipe, 0, digits, tmp_path, budget=64)
     assert about["steps"] == (64 // recipe.config(0).batch_size if recipe.trained else 0)
     assert about["diverged"] is None
-    for name in ("generator", "averaged"):
+    for name in ("generator", "ema"):
         generator, said = checkpoint.load_generator(tmp_path / f"{name}.safetensors")
         assert models.generate(generator, torch.zeros(2, 100)).shape == (2, 1, 28, 28)
         assert said == about == json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -160,7 +161,7 @@ def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, narrow
 
 def test_both_generators_of_a_run_are_read_back_by_the_library(digits, narrow, tmp_path):
     recipes.run(PAPER, 3, digits, tmp_path, budget=64)
-    for name in ("generator", "averaged"):
+    for name in ("generator", "ema"):
         _, about = checkpoint.load_generator(tmp_path / f"{name}.safetensors")
         assert (about["train"]["seed"], about["steps"]) == (3, 4)
 
@@ -191,12 +192,12 @@ def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, narrow,
 def test_measures_are_taken_of_both_generators_and_once(
     digits, mnist_mini, narrow, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(data, "load", lambda name, **options: mnist_mini)
+    monkeypatch.setattr(datasets, "load", lambda name, **options: mnist_mini)
     chosen = [PAPER, BY_NAME["flux-as-written"]]
     recipes.train_all(tmp_path, chosen, 1, digits, budget=128)
     found = recipes.measure_all(tmp_path, chosen, 1, None, 100)
     assert [(row["recipe"], row["weights"]) for row in found["rows"]] == [
-        (name, weights) for name in ("paper", "flux-as-written") for weights in ("plain", "averaged")
+        (name, weights) for name in ("paper", "flux-as-written") for weights in ("last", "ema")
     ]
     grey = found["rows"][2]
     assert grey["spread"] < 0.02 < 0.3 < found["floor"]["spread"] < 0.5
@@ -211,7 +212,7 @@ def test_measures_are_taken_of_both_generators_and_once(
 def test_the_stored_measures_have_a_row_for_each_recipe_seed_and_kind_of_weights(stored):
     found = [(row["recipe"], row["seed"], row["weights"]) for row in stored["rows"]]
     assert len(stored["seeds"]) >= 3
-    assert found == list(product(BY_NAME, stored["seeds"], ("plain", "averaged")))
+    assert found == list(product(BY_NAME, stored["seeds"], ("last", "ema")))
     assert {row["recipe"]: row["what"] for row in stored["rows"]} == {r.name: r.what for r in RECIPES}
     for row in stored["rows"]:
         assert row["diverged"] or row["steps"] == BY_NAME[row["recipe"]].steps()

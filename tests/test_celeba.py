@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import celeba, data, faces, pictures
-from dcganlib.celeba import ATTRIBUTES, IDENTITIES, IMAGES, LANDMARKS, PARTITION, write_faces
-from dcganlib.fetch import DownloadError
+from dcganlib import datasets
+from dcganlib.datasets import celeba, image_folder, synthetic_faces
+from dcganlib.datasets.celeba import ATTRIBUTES, IDENTITIES, IMAGES, LANDMARKS, PARTITION, write_faces
+from dcganlib.datasets.download import DownloadError
 
 TEXTS = (ATTRIBUTES, IDENTITIES, LANDMARKS, PARTITION)
 
@@ -80,10 +81,10 @@ def test_a_split_has_the_pictures_that_the_partition_gives_it(small):
         ("test", [200]),
         ("all", [0, 40, 80, 120, 160, 200]),
     ):
-        found = data.load("celeba", root=small, split=split, image_size=8)
+        found = datasets.load("celeba", root=small, split=split, image_size=8)
         np.testing.assert_allclose(found.images[:, 0, 0, 0], greys, atol=2)  # JPEG
         assert (found.identities - 2880).tolist() == [grey // 40 for grey in greys]
-    assert len(data.load("celeba", root=small)) == 3
+    assert len(datasets.load("celeba", root=small)) == 3
 
 
 def test_what_the_text_files_say_comes_with_the_pictures(small):
@@ -94,7 +95,7 @@ def test_what_the_text_files_say_comes_with_the_pictures(small):
     assert found.landmarks.dtype == found.identities.dtype == np.int64
     assert found.landmarks.tolist() == [[[k, 2], [k, -4]] for k in range(6)]
     assert found.identities.tolist() == list(range(2880, 2886))
-    images = data.load("celeba", root=small, split="all")
+    images = datasets.load("celeba", root=small, split="all")
     assert images.has("Smiling").tolist() == [False, True] * 3
     assert images.labels is None
     assert "Liu" in images.source
@@ -126,7 +127,7 @@ def test_pictures_that_are_listed_and_not_there_are_warned_of(small):
     with pytest.warns(
         UserWarning, match=f"{PARTITION} lists 6 images, .*{IMAGES} has 5: the others"
     ) as caught:
-        found = data.load("celeba", root=small, image_size=8)
+        found = datasets.load("celeba", root=small, image_size=8)
     assert len(found) == 2
     assert caught[0].filename == __file__
     assert found.identities.tolist() == [2880, 2881]
@@ -164,15 +165,15 @@ def test_what_the_files_say_goes_with_the_pictures_of_a_sample(small):
 def test_pictures_alone_are_enough_for_the_whole(small):
     for name in TEXTS:
         (small / name).unlink()
-    found = data.load("celeba", root=small, split="all")
+    found = datasets.load("celeba", root=small, split="all")
     assert len(found) == 6
     assert found.attributes is found.landmarks is found.identities is None
     with pytest.raises(ValueError, match="no attribute 'Smiling'; it has none"):
         found.has("Smiling")
     with pytest.warns(UserWarning, match=f"no {PARTITION} .*all 6 images are taken"):
-        assert len(data.load("celeba", root=small)) == 6
+        assert len(datasets.load("celeba", root=small)) == 6
     with pytest.raises(FileNotFoundError, match=rf"no {PARTITION}.*'train'.*'all'.*mmlab"):
-        data.load("celeba", root=small, split="train")
+        datasets.load("celeba", root=small, split="train")
 
 
 @pytest.mark.parametrize(
@@ -220,17 +221,17 @@ def test_two_pictures_of_one_name_are_refused_rather_than_one_dropped(small):
 def test_what_is_said_follows_the_pictures_that_can_be_read(small):
     (small / IMAGES / "000002.jpg").write_bytes(b"gone")
     with pytest.warns(UserWarning, match=r"1 of 6 images .*000002\.jpg: is no picture"):
-        found = data.load("celeba", root=small, split="all")
+        found = datasets.load("celeba", root=small, split="all")
     assert found.identities.tolist() == [2880, 2882, 2883, 2884, 2885]
     assert found.has("Bald").tolist() == [True, True, False, True, False]
     assert found.landmarks[:, 0, 0].tolist() == [0, 2, 3, 4, 5]
     assert [name for name, _ in found.skipped] == ["000002.jpg"]
     with pytest.raises(ValueError, match=r"cannot read the image .*000002\.jpg"):
-        data.load("celeba", root=small, split="all", strict=True)
+        datasets.load("celeba", root=small, split="all", strict=True)
 
 
 def test_has_names_the_attributes_that_there_are(small):
-    found = data.load("celeba", root=small)
+    found = datasets.load("celeba", root=small)
     assert found.has("Bald").dtype == torch.bool
     with pytest.raises(ValueError, match="celeba has no attribute 'Young'; it has Smiling, Bald"):
         found.has("Young")
@@ -310,7 +311,7 @@ LAYOUTS = [as_csv, kaggle, kaggle_zip, drive, drive_zip, flat, empty_folder_besi
 def test_celeba_is_read_as_people_have_it(small, arrange):
     options = {"image_size": 8, "cache": False}
     expected = {
-        split: data.load("celeba", root=small, split=split, **options) for split in ("train", "valid")
+        split: datasets.load("celeba", root=small, split=split, **options) for split in ("train", "valid")
     }
     arrange(small)
     roots = {
@@ -320,7 +321,7 @@ def test_celeba_is_read_as_people_have_it(small, arrange):
     }
     for root in roots.get(arrange, [small, small.parent]):
         for split, other in expected.items():
-            found = data.load("celeba", root=root, split=split, download=False, **options)
+            found = datasets.load("celeba", root=root, split=split, download=False, **options)
             assert torch.equal(found.images, other.images)
             assert torch.equal(found.attributes, other.attributes)
             assert found.attribute_names == other.attribute_names
@@ -358,29 +359,29 @@ def test_two_lines_that_contradict_each_other_are_refused(small):
 
 def test_folder_zip_and_cache_give_the_same_bit_for_bit(copied, tmp_path, monkeypatch):
     options = {"split": "all", "image_size": 32, "crop": 148}
-    first = data.load("celeba", root=copied, **options, cache=False)
+    first = datasets.load("celeba", root=copied, **options, cache=False)
     assert first.images.shape == (40, 3, 32, 32)
     with_zip = tmp_path / "downloads"
     shutil.copytree(copied, with_zip, ignore=shutil.ignore_patterns(IMAGES, ".dcganlib"))
     archive = pack(copied / IMAGES, with_zip / f"{IMAGES}.zip")
     renamed = archive.rename(with_zip / "img_align_celeba (1).zip")
-    assert same(data.load("celeba", root=renamed, **options), first)
+    assert same(datasets.load("celeba", root=renamed, **options), first)
     renamed.rename(archive)
     for _ in range(2):  # the second time from the cache
         for root in (copied, copied / IMAGES, with_zip, archive):
-            assert same(data.load("celeba", root=root, **options), first)
+            assert same(datasets.load("celeba", root=root, **options), first)
 
         def refuse(*args):
             raise AssertionError("a picture was opened")
 
-        monkeypatch.setattr(pictures, "_decode_chunk", refuse)
-    assert same(data.load("celeba", root=copied, split="all", image_size=32, crop=148), first)
+        monkeypatch.setattr(image_folder, "_decode_chunk", refuse)
+    assert same(datasets.load("celeba", root=copied, split="all", image_size=32, center_crop=148), first)
     copied.rename(tmp_path / "celeba")
-    assert same(data.load("celeba", root=tmp_path, **options), first)
+    assert same(datasets.load("celeba", root=tmp_path, **options), first)
 
 
 def test_the_pixels_are_the_centre_square_of_the_file_resized(face_set):
-    found = data.load("celeba", root=face_set, split="all", image_size=64, crop=128)
+    found = datasets.load("celeba", root=face_set, split="all", image_size=64, center_crop=128)
     with Image.open(face_set / IMAGES / "000007.png") as picture:
         expected = picture.crop((25, 45, 153, 173)).resize((64, 64), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found.images[6].permute(1, 2, 0), np.asarray(expected))
@@ -388,7 +389,7 @@ def test_the_pixels_are_the_centre_square_of_the_file_resized(face_set):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_every_size_of_the_book_can_be_had(small, size):
-    assert data.load("celeba", root=small, image_size=size).images.shape == (3, 3, size, size)
+    assert datasets.load("celeba", root=small, image_size=size).images.shape == (3, 3, size, size)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ def test_every_size_of_the_book_can_be_had(small, size):
 def test_what_came_in_place_of_the_zip_is_told_apart_and_what_to_do(tmp_path, content, words):
     (tmp_path / f"{IMAGES}.zip").write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
-        data.load("celeba", root=tmp_path)
+        datasets.load("celeba", root=tmp_path)
     for word in (celeba.PAGE, "1,443,490,838 bytes", "md5:00d2c5bc6d35e252742224ab0c1e8fcb", "'faces'"):
         assert word in str(caught.value)
 
@@ -409,7 +410,7 @@ def test_what_came_in_place_of_the_zip_is_told_apart_and_what_to_do(tmp_path, co
 def test_where_there_is_none_and_none_is_to_be_fetched_the_page_is_named(tmp_path):
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=f"neither {IMAGES} nor {IMAGES}.zip .*{celeba.PAGE}"):
-            data.load("celeba", root=root, download=False)
+            datasets.load("celeba", root=root, download=False)
     assert os.listdir(tmp_path) == []
 
 
@@ -418,7 +419,7 @@ def test_where_there_is_none_and_none_is_to_be_fetched_the_page_is_named(tmp_pat
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr("dcganlib.fetch.sleep", lambda seconds: None)
+    monkeypatch.setattr("dcganlib.datasets.download.sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -445,21 +446,21 @@ def test_a_quota_page_then_half_a_file_then_the_whole(published, small, host, tm
     half = {"body": archive[: len(archive) // 2], "length": len(archive)}
     host.answers = [page]
     with pytest.raises(DownloadError, match=f"web page, not the file.*{celeba.PAGE}"):
-        data.load("celeba", root=root)
+        datasets.load("celeba", root=root)
     assert os.listdir(root / "celeba") == []
     host.answers = [half] * 3
     with pytest.raises(
         DownloadError, match=f"broke off after {len(archive) // 2:,} of {len(archive):,} bytes"
     ):
-        data.load("celeba", root=root)
+        datasets.load("celeba", root=root)
     assert os.listdir(root / "celeba") == [f"{IMAGES}.zip.part"]
     host.answers = [half, *({"body": content} for content in published.values())]
-    found = data.load("celeba", root=root, split="all")
+    found = datasets.load("celeba", root=root, split="all")
     assert host.asked[-1] == f"/download?id=id-{PARTITION}"
     assert sorted(os.listdir(root / "celeba")) == sorted([*published, ".dcganlib"])
     host.close()
-    assert same(data.load("celeba", root=root, split="all"), found)
-    assert same(found, data.load("celeba", root=small, split="all"))
+    assert same(datasets.load("celeba", root=root, split="all"), found)
+    assert same(found, datasets.load("celeba", root=small, split="all"))
 
 
 def test_what_is_there_already_is_not_fetched_again(published, host, tmp_path):
@@ -476,18 +477,18 @@ def test_a_download_that_stopped_between_two_files_goes_on_with_the_next(publish
     (root / "celeba").mkdir(parents=True)
     (root / "celeba" / f"{IMAGES}.zip").write_bytes(published[f"{IMAGES}.zip"])
     host.answers = [{"body": published[name]} for name in list(published)[1:]]
-    found = data.load("celeba", root=root, split="all", image_size=8)
+    found = datasets.load("celeba", root=root, split="all", image_size=8)
     assert host.asked == [f"/download?id=id-{name}" for name in list(published)[1:]]
     assert found.attribute_names == ("Smiling", "Bald")
     host.close()
-    assert len(data.load("celeba", root=root, image_size=8)) == 3  # with the partition
+    assert len(datasets.load("celeba", root=root, image_size=8)) == 3  # with the partition
 
 
 def test_pictures_that_lie_there_unpacked_are_not_fetched(published, small, host, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(small / IMAGES, root / "celeba" / IMAGES)
     host.answers = [{"body": published[name]} for name in list(published)[1:]]
-    assert len(data.load("celeba", root=root, image_size=8)) == 3
+    assert len(datasets.load("celeba", root=root, image_size=8)) == 3
     assert host.asked == [f"/download?id=id-{name}" for name in list(published)[1:]]
 
 
@@ -498,12 +499,12 @@ def test_where_the_lists_cannot_be_fetched_the_pictures_are_used_without(publish
         pytest.warns(UserWarning, match=f"{LANDMARKS} could not be fetched, going on without: .* 404"),
         pytest.warns(UserWarning, match="all 6 images are taken"),
     ):
-        assert len(data.load("celeba", root=tmp_path / "data", image_size=8)) == 6
+        assert len(datasets.load("celeba", root=tmp_path / "data", image_size=8)) == 6
 
 
 def test_no_list_is_fetched_into_a_folder_of_the_users(published, small, host):
     (small / IDENTITIES).unlink()
-    found = data.load("celeba", root=small, image_size=8)
+    found = datasets.load("celeba", root=small, image_size=8)
     assert found.identities is None
     assert host.asked == []
 
@@ -521,15 +522,17 @@ def test_the_published_files_are_those_of_the_authors():
 
 def test_the_lists_say_what_was_drawn(face_set):
     found = celeba.read(face_set, "all")
-    described = [faces.describe(index) for index in range(40)]
+    described = [synthetic_faces.describe(index) for index in range(40)]
     assert found.source.names == tuple(f"{k:06d}.png" for k in range(1, 41))
-    assert found.attribute_names == faces.ATTRIBUTES
+    assert found.attribute_names == synthetic_faces.ATTRIBUTES
     assert found.attributes.tolist() == [list(face.attributes) for face in described]
     assert found.landmarks.tolist() == [[list(point) for point in face.landmarks] for face in described]
     assert found.identities.tolist() == [face.identity for face in described]
     for index in (0, 39):
         with Image.open(face_set / IMAGES / f"{index + 1:06d}.png") as picture:
-            np.testing.assert_array_equal(np.asarray(picture), np.asarray(faces.draw(described[index])))
+            np.testing.assert_array_equal(
+                np.asarray(picture), np.asarray(synthetic_faces.draw(described[index]))
+            )
 
 
 def test_torchvision_reads_the_layout_too(face_set, tmp_path):
@@ -557,7 +560,7 @@ def test_nobody_is_in_two_splits_and_all_are_in_one(face_set):
     parts = [set(celeba.read(face_set, split).source.names) for split in ("train", "test")]
     assert not parts[0] & parts[1]
     assert 30 < len(parts[0]) < 40
-    described = [faces.describe(index) for index in range(600)]
+    described = [synthetic_faces.describe(index) for index in range(600)]
     split_of = {}
     for face in described:
         assert split_of.setdefault(face.identity, celeba.partition(face)) == celeba.partition(face)
@@ -575,14 +578,14 @@ def test_a_set_grows_shrinks_and_goes_on_without_drawing_twice(copied, face_set,
     assert drawn == []
     assert {name: (copied / name).read_bytes() for name in TEXTS} == texts
     assert len(celeba.read(copied, "all").attributes) == 40
-    data.load("celeba", root=copied, split="all", image_size=8)  # leaves its cache among the pictures
+    datasets.load("celeba", root=copied, split="all", image_size=8)  # leaves its cache among the pictures
     (copied / IMAGES / ".000041.png.77.tmp.png").write_bytes(b"of a call that was killed")
     (copied / IMAGES / "000002.png").unlink()
     assert write_faces(str(copied), 41) == copied
     assert drawn == [("000002.png", 1), ("000041.png", 40)]
     assert (copied / IMAGES / "000002.png").read_bytes() == (face_set / IMAGES / "000002.png").read_bytes()
     found = celeba.read(copied, "all")
-    assert found.identities.tolist() == [faces.describe(index).identity for index in range(41)]
+    assert found.identities.tolist() == [synthetic_faces.describe(index).identity for index in range(41)]
     for name in TEXTS:  # what was there is the beginning of what is there
         old, new = texts[name].splitlines()[1:], (copied / name).read_bytes().splitlines()[1:]
         assert new[: len(old)] == old
@@ -620,24 +623,28 @@ def test_a_bad_number_is_refused_before_anything_is_written(tmp_path, count, see
 
 
 def test_without_the_extra_nothing_is_begun_and_a_drawn_set_still_serves(face_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "find_spec", lambda name: None)
+    monkeypatch.setattr(synthetic_faces, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="pip install"):
-        data.load("faces", root=tmp_path, count=3)
+        datasets.load("faces", root=tmp_path, max_images=3)
     assert os.listdir(tmp_path) == []
-    assert len(data.load("faces", root=face_set.parent, count=40, split="all", image_size=8)) == 40
+    assert len(datasets.load("faces", root=face_set.parent, max_images=40, split="all", image_size=8)) == 40
 
 
 def test_faces_load_as_celeba_does(face_set, tmp_path):
-    found = data.load("faces", root=face_set.parent, count=40, split="all", image_size=32, crop=148)
-    assert same(found, data.load("celeba", root=face_set, split="all", image_size=32, crop=148))
+    found = datasets.load(
+        "faces", root=face_set.parent, max_images=40, split="all", image_size=32, center_crop=148
+    )
+    assert same(found, datasets.load("celeba", root=face_set, split="all", image_size=32, center_crop=148))
     assert found.name == "faces"
     assert "ToonHead" in found.source
     assert found.licence == "CC BY 4.0"
     assert found.images.shape == (40, 3, 32, 32)
-    few = data.load("faces", root=face_set.parent, count=15, split="all", image_size=32, crop=148)
+    few = datasets.load(
+        "faces", root=face_set.parent, max_images=15, split="all", image_size=32, center_crop=148
+    )
     assert torch.equal(few.images, found.images[:15])
     parts = [
-        data.load("faces", root=face_set.parent, count=40, split=name, image_size=8)
+        datasets.load("faces", root=face_set.parent, max_images=40, split=name, image_size=8)
         for name in ("train", "test")
     ]
     assert len(parts[0]) > 30
@@ -645,6 +652,6 @@ def test_faces_load_as_celeba_does(face_set, tmp_path):
 
 
 def test_faces_are_twenty_thousand_if_not_told_otherwise(face_set, monkeypatch):
-    assert data.FACES == 20_000
-    monkeypatch.setattr(data, "FACES", 40)
-    assert len(data.load("faces", root=face_set.parent, split="all", image_size=8)) == 40
+    assert datasets.FACES == 20_000
+    monkeypatch.setattr(datasets, "FACES", 40)
+    assert len(datasets.load("faces", root=face_set.parent, split="all", image_size=8)) == 40

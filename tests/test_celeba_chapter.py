@@ -10,8 +10,10 @@ import jupytext
 import matplotlib
 import pytest
 
-from dcganlib import celeba, data, models, plot
-from dcganlib.fetch import DownloadError
+from dcganlib import datasets, models, zoo
+from dcganlib.datasets import celeba
+from dcganlib.datasets.download import DownloadError
+from dcganlib.viz import plot
 
 SHORTER = {
     'SET = "faces"': 'SET = "celeba"',
@@ -51,7 +53,7 @@ def published(face_set, host, tmp_path, monkeypatch):
 @pytest.fixture
 def narrow(monkeypatch):
     """All networks that the chapter builds are four channels wide; the stored ones are as they are."""
-    build = models.build
+    build = zoo.build
     monkeypatch.setattr(models, "build", lambda name, **given: build(name, **given | {"base_channels": 4}))
 
 
@@ -93,7 +95,7 @@ def test_the_chapter_runs_on_celeba_from_a_host_in_three_moods(
     monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(face_set, tmp_path / "data" / "faces-seed0", symlinks=True)  # for the first exercise
-    monkeypatch.setattr(data, "FACES", 40)
+    monkeypatch.setattr(datasets, "FACES", 40)
     monkeypatch.setattr(plot, "live", lambda records, draw, **options: records)  # nothing shows it here
     zipped = published[f"{celeba.IMAGES}.zip"]
 
@@ -115,7 +117,7 @@ def test_the_chapter_runs_on_celeba_from_a_host_in_three_moods(
     assert len(moods) == 2
     assert len(host.asked) == 1 + 3 + len(published)
     assert names["portraits"].name == "celeba"
-    drawn = data.load("faces", root=tmp_path / "data", count=40)
+    drawn = datasets.load("faces", root=tmp_path / "data", max_images=40)
     assert names["portraits"].images.equal(drawn.images)
     assert names["portraits"].attributes.equal(drawn.attributes)
     assert names["trial"].step > 0

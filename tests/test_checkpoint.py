@@ -15,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dcganlib import checkpoint, models
-from dcganlib.checkpoint import load, load_generator, save, save_generator
-from dcganlib.data import make_loader
-from dcganlib.latent import sample_z
+from dcganlib import zoo
+from dcganlib.config import TrainConfig
+from dcganlib.datasets import make_loader
+from dcganlib.latents import sample_z
 from dcganlib.models import generate
-from dcganlib.train import TrainConfig, start, train
+from dcganlib.runtime import checkpoint
+from dcganlib.runtime.checkpoint import load, load_generator, save, save_generator
+from dcganlib.train import init_state, train
 
 OLD = b"the old content"
 
@@ -30,7 +32,7 @@ def begin(tiny_pair, tiny_images, rng):
     def make(name="dcgan", **options):
         config = TrainConfig(**{"batch_size": 4, "seed": 5, **options})
         images = tiny_images if name == "dcgan" else torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-        return start(*tiny_pair(name), config), make_loader(images, 4, rng=rng(1))
+        return init_state(*tiny_pair(name), config), make_loader(images, 4, rng=rng(1))
 
     return make
 
@@ -77,7 +79,7 @@ def test_a_loaded_run_goes_on_averaging_bit_for_bit(begin, tmp_path):
     assert again.config.ema == 0.9
     list(train(again, loader, 8))
     assert all(map(torch.equal, everything(again), everything(state)))
-    averages = [found.averaged.state_dict().values() for found in (again, state)]
+    averages = [found.ema_generator.state_dict().values() for found in (again, state)]
     assert all(map(torch.equal, *averages))
     assert not all(map(torch.equal, averages[0], state.generator.state_dict().values()))
 
@@ -90,7 +92,7 @@ def test_a_checkpoint_from_before_there_were_averages_loads_without_one(begin, t
     del content["config"]["ema"]
     torch.save(content, tmp_path / "old.pt")
     again, _ = load(tmp_path / "old.pt")
-    assert again.averaged is None
+    assert again.ema_generator is None
     assert rows(train(again, loader, 2)) == rows(train(state, loader, 2))
 
 
@@ -105,9 +107,9 @@ def test_a_checkpoint_that_lacks_the_average_it_should_have_is_refused(begin, tm
             load(tmp_path / f"{name}.pt")
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_every_architecture_comes_back(begin, tiny_pair, tmp_path, name):
-    state = start(*tiny_pair(name, latent_dim=6))
+    state = init_state(*tiny_pair(name, latent_dim=6))
     save(tmp_path / "a.pt", state)
     again, history = load(str(tmp_path / "a.pt"))
     assert history == []
@@ -135,11 +137,11 @@ def test_adam_goes_on_the_same_in_every_layout_fused_or_not(
     loader = make_loader(tiny_images, 4, rng=rng(1))
     config = TrainConfig(4, precision="float32", g_lr=1e-2, d_lr=1e-2, fast=False)
 
-    def moved(network):  # what `start` does on the device that the run goes on on
+    def moved(network):  # what `init_state` does on the device that the run goes on on
         return laid([network], after)[0]
 
     def begun(layout, fused):
-        state = start(*laid(tiny_pair(), layout), config)
+        state = init_state(*laid(tiny_pair(), layout), config)
         for optimizer in (state.g_optimizer, state.d_optimizer):
             optimizer.param_groups[0]["fused"] = fused
         return state
@@ -221,7 +223,7 @@ def test_what_was_frozen_is_frozen_when_the_run_goes_on(tiny_pair, begin, tmp_pa
     _, loader = begin()
     generator, discriminator = tiny_pair()
     discriminator.blocks[0][0].weight.requires_grad_(False)
-    state = start(generator, discriminator, TrainConfig(4, precision="float32"))
+    state = init_state(generator, discriminator, TrainConfig(4, precision="float32"))
     list(train(state, loader, 2))
     save(tmp_path / "a.pt", state)
     again, _ = load(tmp_path / "a.pt")
@@ -246,7 +248,7 @@ def test_a_checkpoint_with_averaged_statistics_in_it_is_read_and_goes_on(begin, 
     for steps in (3, 5):
         list(train(again, loader, steps))
         list(train(state, loader, steps))
-        pair = again.averaged.state_dict().values(), state.averaged.state_dict().values()
+        pair = again.ema_generator.state_dict().values(), state.ema_generator.state_dict().values()
         assert all(map(torch.equal, *pair))
 
 
@@ -298,11 +300,12 @@ KILLER = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from dcganlib import checkpoint, files, models, train
+from dcganlib import models, train
+from dcganlib.runtime import checkpoint, files
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 slow, run = folder / "slow.bin", folder / "run.pt"
-state = train.start(*models.build("dcgan", image_size=16, channels=1, base_channels=32))
+state = train.init_state(*zoo.build("dcgan", image_size=16, channels=1, base_channels=32))
 checkpoint.save(run, state)
 
 def slowly(file_name):  # as a slow disk would: pieces of 1 kB, 1 ms apart
@@ -450,19 +453,19 @@ def test_a_generator_comes_back_bit_for_bit_with_what_was_said_about_it(tiny_pai
     assert torch.equal(generate(again, z), generate(generator, z))
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_every_generator_comes_back(tiny_pair, tmp_path, name, rng):
     generator, _ = tiny_pair(name, latent_dim=6)
     save_generator(tmp_path / "g.safetensors", generator)
     again, about = load_generator(str(tmp_path / "g.safetensors"))
     assert about == {}
     z = sample_z(2, 6, rng=rng(1))
-    given = (torch.tensor([3, 1]),) if generator.classes else ()
+    given = (torch.tensor([3, 1]),) if generator.num_classes else ()
     assert torch.equal(generate(again, z, *given), generate(generator, z, *given))
 
 
 def test_half_precision_halves_the_file_and_moves_no_pixel_by_a_grey_level(tmp_path, rng):
-    generator, _ = models.build("dcgan-28", base_channels=16, rng=rng())
+    generator, _ = zoo.build("dcgan-28", base_channels=16, rng=rng())
     with (
         torch.no_grad()
     ):  # a last layer and statistics as after training, for images that use the whole range

@@ -10,9 +10,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dcganlib import checkpoint, classifier, data, fast, models
+from dcganlib import datasets, models
 from dcganlib.__main__ import _parser, main
-from dcganlib.classifier import NAMES, RECIPES, Classifier, accuracy, build, fit, load, predict, save
+from dcganlib.evaluation import classifier
+from dcganlib.evaluation.classifier import (
+    NAMES,
+    RECIPES,
+    Classifier,
+    accuracy,
+    build,
+    fit,
+    load,
+    predict,
+    save,
+)
+from dcganlib.runtime import checkpoint, cpu_layers
 
 LIMIT = 1_000_000  # bytes of a stored classifier
 PROMISED = {"mnist": 0.993, "fashion-mnist": 0.92, "faces": 0.99}  # share right on the test images
@@ -26,7 +38,7 @@ def stripes(rng):
     bars = torch.tensor([200, 200, 20, 20] * 2).expand(8, 8)
     images = torch.where(lying[:, None, None], bars.T, bars) + torch.randint(55, (96, 8, 8), generator=source)
     images, labels = images.to(torch.uint8)[:, None], lying.long()
-    return data.ImageSet(images, labels, "stripes", "a test", "none", ("standing", "lying"))
+    return datasets.ImageSet(images, labels, "stripes", "a test", "none", ("standing", "lying"))
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +140,11 @@ def test_bytes_are_no_floats_to_the_network(small):
 
 def test_answers_do_not_depend_on_type_batch_or_mode_and_the_mode_is_restored(small, stripes):
     learn(small, stripes)
-    expected = small(data.to_float(stripes.images)).argmax(1)
+    expected = small(datasets.to_float(stripes.images)).argmax(1)
     for training in (True, False):
         small.train(training)
         assert torch.equal(predict(small, stripes.images), expected)
-        assert torch.equal(predict(small, data.to_float(stripes.images), batch_size=7), expected)
+        assert torch.equal(predict(small, datasets.to_float(stripes.images), batch_size=7), expected)
         assert small.training == training
     assert expected.dtype == torch.int64
     assert not predict(small, stripes.images[:0]).numel()
@@ -144,7 +156,7 @@ def test_an_attribute_holds_where_its_logit_is_above_0(marks, rng):
     network.head.weight.data[0] = 1 - 2 * (torch.arange(4) % 2)  # of both signs
     found = predict(network, marks.images)
     assert found.dtype == torch.bool
-    assert torch.equal(found, network(data.to_float(marks.images)) > 0)
+    assert torch.equal(found, network(datasets.to_float(marks.images)) > 0)
     assert not found[:, 1].any()
     shares = accuracy(network, marks)
     assert shares.shape == (2,)
@@ -159,8 +171,8 @@ def test_accuracy_counts_right_answers(small, stripes):
 
 
 def test_answers_take_no_gradients(small, stripes):
-    assert small.features(data.to_float(stripes.images)).requires_grad
-    assert not predict(small, data.to_float(stripes.images).requires_grad_()).requires_grad
+    assert small.features(datasets.to_float(stripes.images)).requires_grad
+    assert not predict(small, datasets.to_float(stripes.images).requires_grad_()).requires_grad
 
 
 # Training
@@ -189,7 +201,7 @@ def test_a_set_that_can_be_told_apart_is_learnt(small, stripes, options):
 def test_convolutions_run_in_the_precision_asked_for_and_auto_is_that_of_training(
     small, stripes, monkeypatch, precision, has_bfloat16, expected
 ):
-    monkeypatch.setattr(fast, "has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(cpu_layers, "has_bfloat16", lambda: has_bfloat16)
     seen = set()
     small.blocks[0].register_forward_hook(lambda module, given, maps: seen.add(maps.dtype))
     learn(small, stripes, precision=precision)
@@ -235,10 +247,12 @@ def test_training_and_files_do_not_depend_on_what_the_caller_has_set(stripes, rn
 
 
 def test_what_is_no_set_is_refused_by_its_kind(small, stripes):
-    loader = data.make_loader(stripes.images, 16)
+    loader = datasets.make_loader(stripes.images, 16)
     for use in (build, lambda given: accuracy(small, given), lambda given: learn(small, given)):
         for given, kind in ((loader, "Loader"), (stripes.images, "Tensor")):
-            with pytest.raises(ValueError, match=f"expected an ImageSet, as data.load gives it, got {kind}"):
+            with pytest.raises(
+                ValueError, match=f"expected an ImageSet, as datasets.load gives it, got {kind}"
+            ):
                 use(given)
     with pytest.raises(ValueError, match="got ImageSet: pass the ImageSet's .images"):
         predict(small, stripes)
@@ -264,7 +278,7 @@ def test_the_same_seed_gives_the_same_network_and_torchs_own_source_is_left_alon
 
 
 def test_the_record_tells_the_loss_before_the_update(small, stripes):
-    images = data.to_float(stripes.images)
+    images = datasets.to_float(stripes.images)
     logits = small.train()(images)
     expected = -logits.log_softmax(1)[torch.arange(96), stripes.labels].mean().item()
     right = (logits.argmax(1) == stripes.labels).float().mean().item()
@@ -275,7 +289,7 @@ def test_the_record_tells_the_loss_before_the_update(small, stripes):
 
 def test_the_loss_of_attributes_is_the_mean_over_images_and_attributes(marks, rng):
     network = build(marks, widths=(4, 8), rng=rng())
-    p = network.train()(data.to_float(marks.images)).sigmoid()
+    p = network.train()(datasets.to_float(marks.images)).sigmoid()
     expected = -torch.where(marks.attributes, p, 1 - p).log().mean().item()
     (record,) = learn(network, marks, batch_size=500, shift=0)  # one batch, smaller than asked for
     assert record.loss == pytest.approx(expected, rel=1e-4)
@@ -388,7 +402,7 @@ def test_a_classifier_comes_back_in_16_bits_with_what_was_said_about_it(small, s
     assert again.about == {"seed": 3, "note": "stripes"}
     assert (again.names, again.multilabel, again.widths) == (small.names, False, (4, 8))
     assert same(again, small)
-    images = data.to_float(stripes.images)
+    images = datasets.to_float(stripes.images)
     torch.testing.assert_close(again(images), small(images), rtol=1e-5, atol=1e-6)
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
@@ -422,7 +436,7 @@ def test_a_stored_classifier_is_small_and_says_how_it_was_made(name):
     told = found.about
     assert found.widths == recipe.widths
     assert found.features(torch.zeros(2, found.channels, found.image_size, found.image_size)).shape == (2, 64)
-    channels, size = data.image_shape(name)
+    channels, size = datasets.image_shape(name)
     assert (found.channels, found.image_size, found.multilabel) == (channels, size, name == "faces")
     command, *words = shlex.split(told["command"])
     options = _parser().parse_args(words)
@@ -448,7 +462,7 @@ def test_a_flipped_byte_of_a_stored_classifier_is_found(name, tmp_path):
 
 def test_the_stored_classifier_of_digits_tells_the_bundled_digits(mnist_mini):
     found = load("mnist")
-    assert found.names == data.MNIST_CLASSES
+    assert found.names == datasets.MNIST_CLASSES
     answers = predict(found, mnist_mini.images)
     right = (answers == mnist_mini.labels).float().mean().item()
     assert right == pytest.approx(
@@ -459,7 +473,7 @@ def test_the_stored_classifier_of_digits_tells_the_bundled_digits(mnist_mini):
 
 
 def test_the_stored_classifier_of_faces_tells_their_attributes(face_set):
-    drawn = data.load("faces", root=face_set.parent, count=40, split="all")
+    drawn = datasets.load("faces", root=face_set.parent, max_images=40, split="all")
     found = load("faces")
     assert found.names == drawn.attribute_names
     shares = accuracy(found, drawn)
@@ -471,7 +485,7 @@ def test_the_stored_classifier_of_faces_tells_their_attributes(face_set):
 
 
 def test_the_stored_classifier_of_clothes_knows_their_names():
-    assert load("fashion-mnist").names == data.FASHION_CLASSES
+    assert load("fashion-mnist").names == datasets.FASHION_CLASSES
 
 
 # The command
@@ -486,9 +500,9 @@ def prepared(stripes, marks, monkeypatch):
         asked.append((name, root, split))
         return marks if name == "faces" else stripes
 
-    monkeypatch.setattr(data, "load", find)
-    monkeypatch.setitem(RECIPES, "mnist", classifier.Recipe((4, 8), epochs=3, shift=1, mirror=True))
-    monkeypatch.setitem(RECIPES, "faces", classifier.Recipe((4, 8), epochs=2))
+    monkeypatch.setattr(datasets, "load", find)
+    monkeypatch.setitem(RECIPES, "mnist", classifier.ClassifierConfig((4, 8), epochs=3, shift=1, mirror=True))
+    monkeypatch.setitem(RECIPES, "faces", classifier.ClassifierConfig((4, 8), epochs=2))
     return asked
 
 

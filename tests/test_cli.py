@@ -15,9 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import data, models, pictures, runs
+from dcganlib import datasets, models, runs, zoo
 from dcganlib.__main__ import main
-from dcganlib.train import TrainConfig, check_compiler, resolve
+from dcganlib.config import TrainConfig
+from dcganlib.datasets.image_folder import SOFTWARE
+from dcganlib.runtime.device import check_compiler, resolve
 
 SMALL = [
     "--image-size",
@@ -62,8 +64,8 @@ def call(capsys):
 def few_digits(tiny_images, monkeypatch):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    found = data.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
-    monkeypatch.setattr(data, "_mnist_mini", lambda: found)
+    found = datasets.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
+    monkeypatch.setattr(datasets, "_mnist_mini", lambda: found)
 
 
 def test_help_answers_without_importing_torch():
@@ -107,8 +109,8 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--decay-start": 1,
         "--decay-steps": 9,
         "--seed": 11,
-        "--crop": 12,
-        "--count": 19,
+        "--center-crop": 12,
+        "--max-images": 19,
         "--checkpoint-every": 5,
         "--sample-every": 2,
         "--out": tmp_path / "run",
@@ -200,7 +202,7 @@ def test_no_command_replaces_a_file_unless_it_is_forced_to(call, trained, tmp_pa
     run = "mnist" if command == "classifier" else trained
     called = []
     monkeypatch.setattr(runs, "read", lambda *args: called.append(1))
-    monkeypatch.setattr(data, "load", lambda *args, **options: called.append(1))
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: called.append(1))
     code, said, complaint = call(command, run, "--out", out)
     assert (code, said, called) == (2, "", [])
     assert complaint.endswith(
@@ -217,10 +219,10 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(
     out = tmp_path / "none" / "mine.png"
     if there:
         out.parent.mkdir()
-        monkeypatch.setattr("dcganlib.files.writable", lambda folder: folder != out.parent)
+        monkeypatch.setattr("dcganlib.runtime.files.writable", lambda folder: folder != out.parent)
     called = []
     monkeypatch.setattr(runs, "read", lambda *args: called.append(1))
-    monkeypatch.setattr(data, "load", lambda *args, **options: called.append(1))
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: called.append(1))
     wanted = trained if command in ("sample", "evaluate") else "mnist"
     code, said, complaint = call(command, wanted, "--out", out)
     assert (code, said, called) == (2, "", [])
@@ -275,7 +277,7 @@ def test_a_run_by_class_tells_its_classes_and_draws_one_by_name(call, image_fold
     assert f"the run's images are not in {images}: if they were moved, say with --data" in complaint
     assert call("evaluate", out, "--device", "cpu")[2] == complaint
     assert call("resume", out, "--steps", 2, "--device", "cpu", "--data", moved)[0] == 0
-    small = ("--samples", 10, "--draws", 1, "--device", "cpu", "--data", moved)
+    small = ("--samples", 10, "--repeats", 1, "--device", "cpu", "--data", moved)
     assert call("evaluate", out, *small)[0] == 0
     assert call("info", "mnist-conditional")[1].count("class_names   0 0, 1 1, 2 2") == 1
 
@@ -330,7 +332,7 @@ def test_info_of_the_machine_lists_the_networks_with_their_counts(call, monkeypa
         assert tuple(lines[name].split()[1:4]) == counts
     assert str(tmp_path) in lines["data"]
     assert torch.__version__ in said
-    for name in runs.stored():
+    for name in runs.pretrained():
         assert name in lines["stored"]
 
 
@@ -385,7 +387,7 @@ def test_data_replaces_no_picture_of_the_users_unless_told_to(call, image_folder
     assert code == 0
     assert f"wrote {name}" in said
     with Image.open(name) as picture:
-        assert picture.getexif()[pictures.SOFTWARE] == "dcganlib"
+        assert picture.getexif()[SOFTWARE] == "dcganlib"
     code, _, complaint = call("data", image_folder, "--out", tmp_path / "a.txt")
     assert code == 2
     assert "must end as a picture does" in complaint
@@ -393,11 +395,11 @@ def test_data_replaces_no_picture_of_the_users_unless_told_to(call, image_folder
 
 def test_data_tells_how_many_have_each_attribute_of_a_split(call, face_set, tmp_path):
     code, said, _ = call(
-        *("data", "celeba", "--root", face_set, "--split", "all", "--crop", 148, "--count", 30),
+        *("data", "celeba", "--root", face_set, "--split", "all", "--center-crop", 148, "--max-images", 30),
         *("--image-size", 16, "--out", tmp_path / "sheet.png"),
     )
     assert code == 0
-    found = data.load("celeba", root=face_set, split="all", count=30, image_size=16, crop=148)
+    found = datasets.load("celeba", root=face_set, split="all", max_images=30, image_size=16, center_crop=148)
     assert "30 images, 3 x 16 x 16" in said
     assert f"{found.has('Smiling').float().mean().item():.1%}  Smiling" in said
     assert found.licence in said
@@ -436,8 +438,8 @@ def spoilt(tmp_path):
         (["DISCS", "--base-channels", "100000000"], ["base_channels 100000000", "lower base_channels"]),
         (["DISCS", "--steps", "1" + 30 * "0"], ["steps must be at most 1,000,000,000, got 1000"]),
         (["DISCS", "--epochs", "1" + 30 * "0"], ["epochs must be at most 1,000,000,000, got 1000"]),
-        (["DISCS", "--count", "1" + 30 * "0"], ["count must be at most", "got 1000"]),
-        (["DISCS", "--crop", "-3"], ["crop must be at least 1, got -3"]),
+        (["DISCS", "--max-images", "1" + 30 * "0"], ["count must be at most", "got 1000"]),
+        (["DISCS", "--center-crop", "-3"], ["crop must be at least 1, got -3"]),
         (["DISCS", "--sample-every", "1" + 30 * "0"], ["sample_every must be at most", "got 1000"]),
         (["DISCS", "--seed", "1" + 20 * "0"], ["seed", "100000000000000000000"]),
         (["DISCS", "--beta2", "nan"], ["beta2", "nan"]),
@@ -472,7 +474,7 @@ def test_a_missing_mnist_with_no_network_is_one_line_that_names_mnist_mini(call,
     def no_network(*args, **options):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("dcganlib.fetch.fetch", no_network)
+    monkeypatch.setattr("dcganlib.datasets.mnist.download_url", no_network)
     code, _, complaint = call("train", "mnist", "--root", tmp_path / "data", "--out", tmp_path / "run")
     assert code == 2
     assert complaint.startswith("dcganlib: error: mnist is not in")
@@ -504,7 +506,7 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["sample", "RUN", "--seed", "100000000000000000000"], ["seed must be at most"]),
         (["sample", "RUN", "--label", "cat"], ["label must be absent: the run has no classes, got cat"]),
         (["evaluate", "RUN", "--seed", "100000000000000000000"], ["seed must be from 0 to 4,611,686"]),
-        (["evaluate", "RUN", "--draws", "1000000000000"], ["draws must be from 1 to 1,000,000"]),
+        (["evaluate", "RUN", "--repeats", "1000000000000"], ["repeats must be from 1 to 1,000,000"]),
         (["classifier", "mnist", "--epochs", "0"], ["epochs must be from 1 to 1,000,000, got 0"]),
         (["classifier", "mnist", "--seed", "-1"], ["seed must be from 0 to 4,611,686", "got -1"]),
         (["resume", "RUN", "--steps", "0"], ["steps must be at least 1, got 0"]),
@@ -589,7 +591,7 @@ def test_help_is_on_standard_output(call, command):
 
 # The doctor
 
-build = models.build
+build = zoo.build
 
 
 def spoil_weights(generator, discriminator):
@@ -625,7 +627,7 @@ def test_the_doctor_goes_through_all_that_a_run_needs(call, tmp_path, monkeypatc
             "free some",
         ),
         (
-            "dcganlib.files.writable",
+            "dcganlib.runtime.files.writable",
             lambda path: False,
             "data      FAILS: PermissionError: nothing",
             "DCGANLIB_DATA",
@@ -661,10 +663,14 @@ def test_the_doctor_says_what_fails_and_what_to_do_and_goes_on(call, monkeypatch
 @pytest.mark.parametrize(
     ("place", "spoil", "line"),
     [
-        ("dcganlib.machine.available_memory", lambda: 10**8, "memory    FAILS: MemoryError: only 0.10 GB"),
+        (
+            "dcganlib.runtime.memory.available_memory",
+            lambda: 10**8,
+            "memory    FAILS: MemoryError: only 0.10 GB",
+        ),
         ("shutil.which", lambda name: None, "compiler  none, which --compile alone needs"),
         ("shutil.which", lambda name: f"/bin/{name}", "compiler  /bin/own, for --compile"),
-        ("dcganlib.pictures.processors", lambda: 0, "only 0 processors are there to be used"),
+        ("dcganlib.datasets.image_folder.processors", lambda: 0, "only 0 processors are there to be used"),
     ],
 )
 def test_the_doctor_sees_the_limits_of_a_container(call, monkeypatch, tmp_path, place, spoil, line):
@@ -782,14 +788,14 @@ def test_evaluate_writes_its_measures_and_prints_them(call, trained, tmp_path):
     out = tmp_path / "measured.json"
     options = {
         "--samples": 10,
-        "--draws": 2,
+        "--repeats": 2,
         "--seed": 7,
         "--out": out,
         "--root": tmp_path,
         "--device": "cpu",
     }
     code, said, bar = call(
-        "evaluate", trained, "--plain", *(word for pair in options.items() for word in pair)
+        "evaluate", trained, "--no-ema", *(word for pair in options.items() for word in pair)
     )
     assert code == 0
     assert "two-sample accuracy, fake" in said

@@ -125,7 +125,7 @@ def test_a_notebook_runs_alone_as_on_colab(name, colab, tmp_path):
     assert ask(versions) == before
     installed = ask("import dcganlib; print(dcganlib.__file__)")
     assert installed.startswith(str(tmp_path / "colab"))
-    assert ask("from dcganlib import runs; print(runs.stored())") == str(runs.stored())
+    assert ask("from dcganlib import runs; print(runs.pretrained())") == str(runs.pretrained())
     added = {path.name for path in (tmp_path / "colab").glob("lib/python*/site-packages/*.dist-info")}
     fetched = {name.split("-")[0] for name in added} - {"dcganlib"}
     assert fetched == (set() if sys.executable == OUTER else FETCHED)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dcganlib import celeba, checkpoint, mnist, pictures
-from dcganlib.files import cache_dir, expand_user, writable, write_atomically, write_text
+from dcganlib.datasets import celeba, image_folder, mnist
+from dcganlib.runtime import checkpoint
+from dcganlib.runtime.files import cache_dir, expand_user, writable, write_atomically, write_text
 
 OLD = b"the old content"
 
@@ -203,7 +204,7 @@ def test_without_a_home_a_path_into_it_is_refused_by_name():
     [
         checkpoint.load,
         checkpoint.load_generator,
-        pictures.open_zip,
+        image_folder.open_zip,
         lambda path: mnist.read_idx(path, 3),
         lambda path: celeba._text(str(path), path.read_bytes()),
     ],

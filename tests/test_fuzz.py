@@ -7,7 +7,8 @@ import time
 import pytest
 import torch
 
-from dcganlib import checkpoint, runs
+from dcganlib import runs
+from dcganlib.runtime import checkpoint
 
 fuzz = pytest.importorskip("fuzz", reason="resource, which it limits memory with, is not on Windows")
 

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from dcganlib import files, history
-from dcganlib.history import COLUMNS, History
+from dcganlib.runs import history
+from dcganlib.runs.history import COLUMNS, History
+from dcganlib.runtime import files
 
 HEAD = ",".join(COLUMNS) + "\n"
 

@@ -10,7 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dcganlib import data, metrics
+from dcganlib import datasets
+from dcganlib.evaluation import metrics
 
 # Squared distances between bytes are exact whole numbers, but a vector library's square root may be off by an
 # ulp (at most 2.2e-16 of the value), and differs from one processor to the next.
@@ -498,14 +499,14 @@ class Halves(nn.Module):
 
 def test_features_are_those_of_the_classifier_in_eval_mode(digits):
     images = digits[0]
-    expected = data.to_float(images).view(300, 2, -1).mean(2)
+    expected = datasets.to_float(images).view(300, 2, -1).mean(2)
     network = Halves().train()
     found = metrics.extract(network, images, batch_size=7)
     assert network.training
     assert not found.requires_grad
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(metrics.extract(network.eval(), data.to_float(images)), expected)
+    torch.testing.assert_close(metrics.extract(network.eval(), datasets.to_float(images)), expected)
     assert not network.training
 
 

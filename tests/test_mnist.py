@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dcganlib import data, mnist
-from dcganlib.fetch import DownloadError
+from dcganlib import datasets
+from dcganlib.datasets import mnist
+from dcganlib.datasets.download import DownloadError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9], np.uint8)
@@ -48,10 +49,10 @@ def test_the_reader_gives_what_torchvisions_gives(tmp_path):
 
     write(tmp_path / "FashionMNIST" / "raw")
     theirs = FashionMNIST(tmp_path)
-    ours = data.load("fashion-mnist", root=tmp_path, download=False)
+    ours = datasets.load("fashion-mnist", root=tmp_path, download=False)
     assert ours.images[:, 0].equal(theirs.data)
     assert ours.labels.equal(theirs.targets)
-    assert list(ours.class_names) == theirs.classes
+    assert list(ours.class_names) == theirs.num_classes
 
 
 @pytest.mark.pinned  # its list of hosts changes with its versions
@@ -121,13 +122,13 @@ def test_a_download_brings_the_missing_files_and_another_mirror_stands_in(tmp_pa
     host.answers = [{"body": contents[names[0]]}, {"status": 404}]
     host.answers += [{"body": contents[name]} for name in names[1:]]
     root = tmp_path / "data"
-    assert len(data.load("mnist", root=root)) == 6
+    assert len(datasets.load("mnist", root=root)) == 6
     assert host.asked == [f"/one/{names[0]}"] + [f"/{n}/{names[1]}" for n in ("one", "two")] + [
         f"/one/{name}" for name in names[2:]
     ]
     host.close()
-    assert len(data.load("mnist", root=root, split="test")) == 6
+    assert len(datasets.load("mnist", root=root, split="test")) == 6
     (root / "MNIST" / "raw" / names[1]).unlink()
-    monkeypatch.setattr("dcganlib.fetch.sleep", lambda seconds: None)
+    monkeypatch.setattr("dcganlib.datasets.download.sleep", lambda seconds: None)
     with pytest.raises(DownloadError):
         mnist.load("mnist", root, "train")

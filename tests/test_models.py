@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dcganlib import data, models, runs, sizes
-from dcganlib.models import ARCHITECTURES, Discriminator, Generator, Layer, build, generate, init_weights
+from dcganlib import datasets, models, runs, sizes, zoo
+from dcganlib.models import Discriminator, Generator, Layer, generate, init_weights
+from dcganlib.zoo import ARCHITECTURES, build
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -51,7 +52,7 @@ def z_for(network, rng, n=4, seed=8):
 
 def told(network, n):
     """What a conditional network takes beside z or images: n labels."""
-    return (torch.arange(n) % network.classes,) if network.classes else ()
+    return (torch.arange(n) % network.num_classes,) if network.num_classes else ()
 
 
 # Counts and sizes
@@ -582,11 +583,11 @@ def test_networks_beyond_all_memory_are_refused_by_the_number_that_was_asked_for
 
 
 def test_the_weights_are_counted_without_making_them():
-    for name, known in models.ARCHITECTURES.items():
+    for name, known in zoo.ARCHITECTURES.items():
         generator, _ = build(name, device="meta")
         convolutions = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
         made = sum(convolution.weight.numel() for convolution in convolutions)
-        assert models._count_weights(generator.layers, 100, known.classes) == made
+        assert models._count_weights(generator.layers, 100, known.num_classes) == made
         assert {parameter.device.type for parameter in generator.parameters()} == {"meta"}
 
 
@@ -595,7 +596,7 @@ def test_numbers_of_numpys_become_pythons_own_which_a_checkpoint_can_hold():
         "dcgan", image_size=np.int64(16), channels=np.int32(1), base_channels=np.int64(4)
     )
     for network in (generator, discriminator):
-        values = [network.image_size, network.channels, network.classes]
+        values = [network.image_size, network.channels, network.num_classes]
         values += [value for layer in network.layers for value in asdict(layer).values()]
         assert {type(value) for value in values} <= {int, float, bool, str, type(None)}
     with pytest.raises(ValueError, match="channels must be a whole number, got np.int64"):
@@ -655,7 +656,7 @@ def check_built(generator, discriminator, size, channels, classes):
 @given(size=st.integers(16, 256), base_channels=st.integers(1, 3), **SMALL)
 def test_any_size_that_is_allowed_is_built_and_drawn(size, base_channels, channels, latent_dim, classes):
     options = {"channels": channels, "latent_dim": latent_dim, "classes": classes}
-    pair = models.build("dcgan", image_size=size, base_channels=base_channels, **options)
+    pair = zoo.build("dcgan", image_size=size, base_channels=base_channels, **options)
     check_built(*pair, size, channels, classes)
     standard = models.Generator(size, channels, base_channels, latent_dim, classes=classes)
     assert [tuple(p.shape) for p in standard.parameters()] == [tuple(p.shape) for p in pair[0].parameters()]
@@ -667,9 +668,9 @@ def test_any_named_network_of_any_width_draws_its_own_size(
     name, base_channels, channels, latent_dim, classes
 ):
     known = ARCHITECTURES[name]
-    classes = classes or known.classes
+    classes = classes or known.num_classes
     options = {"channels": channels, "latent_dim": latent_dim, "classes": classes}
-    pair = models.build(name, base_channels=base_channels, **options)
+    pair = zoo.build(name, base_channels=base_channels, **options)
     check_built(*pair, known.image_size, channels, classes)
 
 
@@ -677,7 +678,7 @@ def test_any_named_network_of_any_width_draws_its_own_size(
 @given(size=st.integers(-(10**9), 10**9).filter(lambda size: not 16 <= size <= 256))
 def test_any_other_size_is_refused_with_the_nearest_that_can_be(size):
     with pytest.raises(ValueError, match=r"image_size must be") as caught:
-        models.build("dcgan", image_size=size, base_channels=1)
+        zoo.build("dcgan", image_size=size, base_channels=1)
     if size >= 1:
         (nearest,) = re.findall(r"the nearest is (\d+)", str(caught.value))
         assert abs(int(nearest) - size) == min(abs(size - possible) for possible in (16, 256))
@@ -695,7 +696,7 @@ def test_a_network_of_one_size_refuses_any_other_and_names_its_own(name, size):
     with pytest.raises(
         ValueError, match=f"{name} draws images of {own} pixels, not {size}; 'dcgan' draws any"
     ):
-        models.build(name, image_size=size)
+        zoo.build(name, image_size=size)
 
 
 @HUNDREDS
@@ -710,7 +711,7 @@ def test_what_is_no_count_is_refused_by_name(wrong, value, name):
     assume(not (wrong == "classes" and value in (0, "")))  # none
     assume(wrong != "image_size" or name == "dcgan")
     with pytest.raises(ValueError, match=rf"{wrong}.* must be .*got {re.escape(repr(value))}"):
-        models.build(name, **{wrong: value})
+        zoo.build(name, **{wrong: value})
 
 
 @HUNDREDS
@@ -721,7 +722,7 @@ def test_what_is_no_count_is_refused_by_name(wrong, value, name):
 )
 def test_a_run_that_cannot_be_is_refused_before_any_data_is_read(size, name, count):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+        patch.setattr(datasets, "load", lambda *args, **options: pytest.fail("the data were read"))
         patch.setattr(runs, "_refuse_full_disk", lambda *args: None)
         for options in ({"image_size": size}, {"base_channels": count}, {"channels": count}):
             with pytest.raises(ValueError, match=r"must be|draws images of|no labels"):
@@ -775,8 +776,8 @@ def test_labels_filled_in_are_labels_given(tiny_pair, rng):
     generator, discriminator = tiny_pair(classes=3)
     labels, z = torch.tensor([2, 0, 1]), z_for(generator, rng, 3)
     images = generator(z, labels)
-    assert torch.equal(models.Given(generator, labels)(z), images)
-    judge = models.Given(discriminator, labels)
+    assert torch.equal(models.Conditioned(generator, labels)(z), images)
+    judge = models.Conditioned(discriminator, labels)
     assert torch.equal(judge(images), discriminator(images, labels))
     assert list(judge.parameters()) == list(discriminator.parameters())
 
@@ -823,4 +824,4 @@ def test_the_papers_mnist_networks_have_five_by_five_kernels_and_batch_norm_with
         ]
         assert set(spatial) <= {5, 7}
         assert not any(module.affine for module in leaves(network) if isinstance(module, NORMS))
-        assert network.classes == 10
+        assert network.num_classes == 10

@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import losses, notebook
+from dcganlib import losses
 from dcganlib.models import Layer
-from dcganlib.notebook import show_animation, show_slider, show_source, show_table
-from dcganlib.plot import animate
+from dcganlib.viz import notebook
+from dcganlib.viz.notebook import show_animation, show_slider, show_source, show_table
+from dcganlib.viz.plot import animate
 
 
 @pytest.mark.parametrize("item", [losses.generator_loss, Layer, notebook])

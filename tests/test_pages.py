@@ -225,8 +225,8 @@ def test_no_printed_table_is_wider_than_the_page(desk):
 def test_a_film_stops_and_starts_by_its_button_and_rests_for_who_wants_no_motion(visit, motion):
     path = next(path for path in CHAPTERS if path.name.startswith("01"))
     tab = visit(path, reduced_motion=motion)
-    film, button = tab.locator(".film").first, tab.locator(".film-button").first
-    moving, still = film.locator(".film-moving"), film.locator(".film-still")
+    film, button = tab.locator(".film").first, tab.locator(".animation-button").first
+    moving, still = film.locator(".animation-moving"), film.locator(".animation-still")
     plays = motion == "no-preference"
     for _ in range(2):
         assert (moving.is_visible(), still.is_visible()) == (plays, not plays)

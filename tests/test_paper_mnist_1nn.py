@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dcganlib import data
-from dcganlib.data import to_float
+from dcganlib import datasets
+from dcganlib.datasets import to_float
 
 
 class Levels(nn.Module):
@@ -49,7 +49,7 @@ def test_the_error_is_the_share_of_real_images_whose_nearest_drawn_image_has_ano
     queries = (20 * truth + 11).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
     told = truth.clone()
     told[:wrong] = 9 - told[:wrong]
-    found = benchmark.errors(folder, [40, 20], queries, told, plain=False, device=torch.device("cpu"))
+    found = benchmark.errors(folder, [40, 20], queries, told, ema=True, device=torch.device("cpu"))
     assert found == {20: pytest.approx(100 * wrong / 20), 40: pytest.approx(100 * wrong / 20)}
 
 
@@ -78,7 +78,7 @@ def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_t
 def test_what_is_stored_names_the_command_that_makes_it_again(asked, folder, monkeypatch):
     grey = (20 * torch.arange(10).repeat(2) + 11).to(torch.uint8)[:, None, None, None]
     labels = torch.arange(10).repeat(2)
-    digits = data.ImageSet(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
+    digits = datasets.ImageSet(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
     monkeypatch.setattr(benchmark.data, "load", lambda *what, **how: digits)
     monkeypatch.setattr(benchmark, "train", lambda *what: folder / "run")
     monkeypatch.setattr(benchmark.runs, "PRETRAINED", folder)

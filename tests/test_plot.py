@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from dcganlib import data, plot
-from dcganlib.data import to_float
-from dcganlib.plot import animate, grid_image, live, plot_history, save_history, show_grid
-from dcganlib.train import StepRecord
+from dcganlib import datasets
+from dcganlib.datasets import to_float
+from dcganlib.train import StepMetrics
+from dcganlib.viz import plot
+from dcganlib.viz.plot import animate, grid_image, live, plot_history, save_history, show_grid
 
 
 def plain_images(*greys, size=(2, 3), channels=1):
@@ -27,7 +28,7 @@ def plain_images(*greys, size=(2, 3), channels=1):
 
 def records(count, seed=0):
     values = np.random.default_rng(seed).uniform(0, 1, (count, 4)).astype(np.float32)
-    return [StepRecord(step, 1, torch.from_numpy(row)) for step, row in enumerate(values, start=1)]
+    return [StepMetrics(step, 1, torch.from_numpy(row)) for step, row in enumerate(values, start=1)]
 
 
 # Grids
@@ -85,13 +86,16 @@ def test_what_is_no_grid_is_refused_by_name(images, columns, words):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (data.ImageSet(plain_images(1), None, "a", "b", "c"), "got ImageSet: pass the ImageSet's .images"),
-        (data.make_loader(plain_images(1), 1), "got Loader: pass the Loader's .images"),
+        (
+            datasets.ImageSet(plain_images(1), None, "a", "b", "c"),
+            "got ImageSet: pass the ImageSet's .images",
+        ),
+        (datasets.make_loader(plain_images(1), 1), "got Loader: pass the Loader's .images"),
         (DataLoader(TensorDataset(plain_images(1))), "got DataLoader: pass one batch of it"),
         (plain_images(1).numpy(), "got ndarray: use torch.as_tensor"),
     ],
 )
-@pytest.mark.parametrize("use", [grid_image, show_grid, data.make_loader])
+@pytest.mark.parametrize("use", [grid_image, show_grid, datasets.make_loader])
 def test_what_is_no_tensor_is_refused_with_what_to_pass(use, images, words):
     with pytest.raises(ValueError, match=words):
         use(images)

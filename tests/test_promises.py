@@ -21,12 +21,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import checkpoint, data, files, models, plot, runs, train
+from dcganlib import datasets, models, runs, train
 from dcganlib.__main__ import main
-from dcganlib.data import make_loader
-from dcganlib.latent import sample_z
+from dcganlib.config import TrainConfig
+from dcganlib.datasets import make_loader
+from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
-from dcganlib.train import TrainConfig
+from dcganlib.runtime import checkpoint, files
+from dcganlib.viz import plot
 
 ROOT = Path(__file__).parent.parent
 OLD = ROOT / "tests" / "data" / "f3d90a0"  # written by the code of that commit, before there were checksums
@@ -42,7 +44,7 @@ def begin(tiny_pair, tiny_images, rng):
 
     def make(**options):
         config = TrainConfig(**{"batch_size": 4, "seed": 5, **options})
-        return train.start(*tiny_pair(), config), make_loader(tiny_images, 4, rng=rng(1))
+        return train.init_state(*tiny_pair(), config), make_loader(tiny_images, 4, rng=rng(1))
 
     return make
 
@@ -98,7 +100,7 @@ def contents(folder):
 
 def everything(state):
     tensors = [state.rng.get_state(), torch.tensor(state.step)]
-    for network in (state.generator, state.discriminator, state.averaged):
+    for network in (state.generator, state.discriminator, state.ema_generator):
         tensors += network.state_dict().values() if network is not None else []
     for optimizer in (state.g_optimizer, state.d_optimizer):
         for moments in optimizer.state_dict()["state"].values():
@@ -117,12 +119,13 @@ KILLER = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
-from dcganlib import checkpoint, files, models, runs, train
+from dcganlib import models, runs, train
+from dcganlib.runtime import checkpoint, files
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 folder, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
 last, before = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
-state = train.start(*models.build("dcgan", image_size=16, channels=1, base_channels=32))
+state = train.init_state(*zoo.build("dcgan", image_size=16, channels=1, base_channels=32))
 checkpoint.save(last, state)
 fell_back = 0
 for kill in range(kills):
@@ -236,7 +239,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_only_the_last_steps(n
 def test_a_disk_too_small_for_the_checkpoints_is_refused_before_the_data_are_read(
     new_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: pytest.fail("the data were read"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(OSError, match=r"no room for .*checkpoint\.pt: [\d,]+ bytes are needed, 1 are free"):
         new_run(steps=1)
@@ -375,8 +378,8 @@ def test_resumed_at_any_step_a_run_equals_one_that_never_stopped(begin, tmp_path
         history += [record.as_dict() for record in train.train(state, begin()[1], 7)]
         assert history == rows
         assert equal(state, whole)
-        assert (state.averaged is None) == (ema == 0)
-        for ours, theirs in ((state.generator, whole.generator), (state.averaged, whole.averaged)):
+        assert (state.ema_generator is None) == (ema == 0)
+        for ours, theirs in ((state.generator, whole.generator), (state.ema_generator, whole.ema_generator)):
             if ours is not None:
                 pictures = [plot.grid_image(models.generate(network, z)) for network in (ours, theirs)]
                 assert pictures[0].tobytes() == pictures[1].tobytes()
@@ -566,7 +569,7 @@ def test_a_state_with_a_lost_weight_is_not_saved_over_a_good_one(begin, tmp_path
 def test_the_loop_of_the_library_never_reads_a_number(begin, monkeypatch):
     """Reading would make a GPU wait; ``check_finite`` is for that."""
     state, loader = begin(ema=0.9)
-    monkeypatch.setattr(train.StepRecord, "_floats", property(lambda self: pytest.fail("it was read")))
+    monkeypatch.setattr(train.StepMetrics, "_floats", property(lambda self: pytest.fail("it was read")))
     assert len(list(train.train(state, loader, 3))) == 3
 
 
@@ -584,7 +587,7 @@ def test_any_number_of_images_gives_an_error_or_uses_each_as_promised(tiny_pair,
         loader = make_loader(images, 4, rng=rng(count), drop_last=drop_last)
         seen = torch.cat(list(loader.epoch(0)))[:, 0, 0, 0].add(1).mul(127.5).round().int().tolist()
         assert len(set(seen)) == len(seen) == (count - count % 4 if drop_last else count)
-        state = train.start(*tiny_pair(), TrainConfig(batch_size=4))
+        state = train.init_state(*tiny_pair(), TrainConfig(batch_size=4))
         records = list(train.train(state, loader, len(loader)))
         assert len(records) == len(loader) >= 1
         train.check_finite(records)
@@ -593,7 +596,7 @@ def test_any_number_of_images_gives_an_error_or_uses_each_as_promised(tiny_pair,
 def test_a_batch_of_one_under_batch_norm_over_single_units_is_refused_before_any_step(tiny_pair):
     images = torch.zeros(5, 1, 28, 28, dtype=torch.uint8)
     for size, drop_last in ((1, True), (4, False)):
-        state = train.start(*tiny_pair("flux-mnist"), TrainConfig(batch_size=size))
+        state = train.init_state(*tiny_pair("flux-mnist"), TrainConfig(batch_size=size))
         loader = make_loader(images, size, drop_last=drop_last)
         words = f"batch_size {size} on 5 images makes a batch of 1, and batch"
         with pytest.raises(ValueError, match=words) as caught:
@@ -648,14 +651,14 @@ def test_a_folder_belongs_to_one_process_until_that_ends_or_is_killed(new_run, h
 
 @pytest.mark.posix("folders are not locked")
 def test_two_runs_that_begin_in_one_folder_do_not_mix(new_run, tmp_path, holder, monkeypatch):
-    load = data.load
+    load = datasets.load
 
     def slow_load(*args, **options):  # meanwhile another run begins there
         (tmp_path / "run").mkdir()
         holder(tmp_path / "run")
         return load(*args, **options)
 
-    monkeypatch.setattr(data, "load", slow_load)
+    monkeypatch.setattr(datasets, "load", slow_load)
     with pytest.raises(BlockingIOError, match="is training into"):
         new_run(steps=2)
     assert os.listdir(tmp_path / "run") == [files.LOCK]
@@ -663,7 +666,7 @@ def test_two_runs_that_begin_in_one_folder_do_not_mix(new_run, tmp_path, holder,
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_data_are_read(new_run, tmp_path, monkeypatch):
     out = new_run(steps=2)
-    monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: pytest.fail("the data were read"))
     monkeypatch.setattr(
         files, "writable", lambda folder: False
     )  # tests may run as root, who may write anywhere
@@ -887,7 +890,7 @@ def test_a_run_under_another_default_type_or_device_is_the_same_run(new_run):
 def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_read(
     new_run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("the data were read"))
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: pytest.fail("the data were read"))
     with pytest.raises(MemoryError, match="a network with base_channels 100000 takes .* GB.*lower base_ch"):
         new_run(steps=1, base_channels=100_000)
     with pytest.raises(MemoryError, match="a network with base_channels 1000000000 does not fit.*lower base"):
@@ -926,7 +929,7 @@ def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(begin):
 
 
 def test_with_one_image_a_smaller_network_is_advised(tiny_pair, tiny_images):
-    state = train.start(*tiny_pair(), TrainConfig(batch_size=1))
+    state = train.init_state(*tiny_pair(), TrainConfig(batch_size=1))
     with pytest.raises(MemoryError, match="try smaller images or base_channels"):
         next(train.train(state, make_loader(tiny_images, 1), d_loss=no_memory))
 

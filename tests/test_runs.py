@@ -17,9 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dcganlib
-from dcganlib import checkpoint, data, history, models, plot, runs
-from dcganlib.latent import sample_z
-from dcganlib.train import TrainConfig, resolve, start, train
+from dcganlib import datasets, models, runs, zoo
+from dcganlib.config import TrainConfig
+from dcganlib.latents import sample_z
+from dcganlib.runs import history
+from dcganlib.runtime import checkpoint
+from dcganlib.runtime.device import resolve
+from dcganlib.train import init_state, train
+from dcganlib.viz import plot
 
 TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
 CONFIG = TrainConfig(batch_size=4, seed=3)
@@ -80,7 +85,7 @@ def test_the_history_has_every_step_once(whole):
 
 def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
     content = json.loads((whole / "config.json").read_text(encoding="utf-8"))
-    images = data.load(image_folder, image_size=16, channels=1).images
+    images = datasets.load(image_folder, image_size=16, channels=1).images
     assert content == {
         "version": dcganlib.__version__,
         "data": str(image_folder),
@@ -99,10 +104,10 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
 
 def test_a_run_is_the_loop_of_the_library(whole, image_folder):
     """The same run by hand: the seed's own sources for weights, order and fixed latents."""
-    images = data.load(image_folder, image_size=16, channels=1).images
-    pair = models.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
-    state = start(*pair, CONFIG)
-    loader = data.make_loader(images, 4, rng=runs._rng(3, 1))
+    images = datasets.load(image_folder, image_size=16, channels=1).images
+    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
+    state = init_state(*pair, CONFIG)
+    loader = datasets.make_loader(images, 4, rng=runs._rng(3, 1))
     records = [record.as_dict() for record in train(state, loader, 10)]
     kept, _ = checkpoint.load(whole / "checkpoint.pt")
     for row, exact in zip(table(whole), records, strict=True):
@@ -187,10 +192,10 @@ def test_a_run_whose_checkpoint_holds_its_history_goes_on_as_one_that_never_stop
     """As the checkpoints of earlier versions do."""
     folder = train_discs(steps=4)
     state, _ = checkpoint.load(folder / "checkpoint.pt")
-    pair = models.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
-    images = data.load(image_folder, image_size=16, channels=1).images
-    loader = data.make_loader(images, 4, rng=runs._rng(3, 1))
-    checkpoint.save(folder / "checkpoint.pt", state, list(train(start(*pair, CONFIG), loader, 4)))
+    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=runs._rng(3, 0))
+    images = datasets.load(image_folder, image_size=16, channels=1).images
+    loader = datasets.make_loader(images, 4, rng=runs._rng(3, 1))
+    checkpoint.save(folder / "checkpoint.pt", state, list(train(init_state(*pair, CONFIG), loader, 4)))
     if csv_file == "gone":
         (folder / "history.csv").unlink()
     if csv_file == "short":
@@ -351,15 +356,15 @@ def test_a_run_is_called_after_its_folder_however_that_is_named(image_folder, tm
     (folder / "inner").mkdir(parents=True)
     monkeypatch.chdir(folder)
     for name in (".", "../mes fleurs.v2 é", f"{folder}/", folder, "inner/.."):
-        assert data.title(name) == "mes fleurs.v2 é"
+        assert datasets.title(name) == "mes fleurs.v2 é"
     monkeypatch.chdir(folder / "inner")
-    assert data.title("..") == "mes fleurs.v2 é"
+    assert datasets.title("..") == "mes fleurs.v2 é"
     (folder / "rose.v2.ZIP").touch()
-    assert data.title(folder / "rose.v2.ZIP") == "rose.v2"
-    assert (data.title("mnist"), data.title("/")) == ("mnist", "images")
+    assert datasets.title(folder / "rose.v2.ZIP") == "rose.v2"
+    assert (datasets.title("mnist"), datasets.title("/")) == ("mnist", "images")
     (folder / "mnist").mkdir()
-    assert data.is_named("mnist")
-    assert not data.is_named(Path("mnist"))
+    assert datasets.is_named("mnist")
+    assert not datasets.is_named(Path("mnist"))
 
 
 def test_home_is_found_in_every_path(image_folder, tmp_path, monkeypatch):
@@ -416,8 +421,8 @@ def test_small_grey_images_get_the_network_for_them_and_a_folder_named_after_bot
 def mnist_mini_of_twenty(tiny_images, monkeypatch):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    found = data.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
-    monkeypatch.setattr(data, "_mnist_mini", lambda: found)
+    found = datasets.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
+    monkeypatch.setattr(datasets, "_mnist_mini", lambda: found)
 
 
 @pytest.mark.parametrize(
@@ -590,9 +595,9 @@ def averaged(image_folder, tmp_path_factory):
 
 def test_a_run_that_averages_leaves_its_files_beside_those_of_one_that_does_not(averaged, train_discs):
     plain = train_discs(steps=6)
-    own = ["averaged", "averaged.gif", "averaged.safetensors"]
+    own = ["ema", "ema.gif", "ema.safetensors"]
     assert sorted(set(os.listdir(averaged)) - set(os.listdir(plain))) == own
-    assert os.listdir(averaged / "averaged") == os.listdir(averaged / "samples")
+    assert os.listdir(averaged / "ema") == os.listdir(averaged / "samples")
     for name, content in contents(plain).items():
         if name != "config.json":
             assert (averaged / name).read_bytes() == content, name
@@ -601,16 +606,18 @@ def test_a_run_that_averages_leaves_its_files_beside_those_of_one_that_does_not(
 def test_a_run_that_averages_samples_from_the_average(averaged):
     found = runs.read(averaged)
     state, _ = checkpoint.load(averaged / "checkpoint.pt")
-    for network, kept in ((found.averaged, state.averaged), (found.generator, state.generator)):
+    for network, kept in ((found.ema_generator, state.ema_generator), (found.generator, state.generator)):
         assert all(map(torch.equal, network.state_dict().values(), kept.state_dict().values()))
-    assert checkpoint.load_generator(averaged / "averaged.safetensors")[1] == {"step": 6}
+    assert checkpoint.load_generator(averaged / "ema.safetensors")[1] == {"step": 6}
     z = sample_z(3, 100, rng=torch.Generator().manual_seed(5))
-    expected = [np.asarray(plot.grid_image(models.generate(g, z))) for g in (found.averaged, found.generator)]
+    expected = [
+        np.asarray(plot.grid_image(models.generate(g, z))) for g in (found.ema_generator, found.generator)
+    ]
     np.testing.assert_array_equal(np.asarray(runs.sample(averaged, 3, seed=5)), expected[0])
     assert not np.array_equal(*expected)
     fixed_z = sample_z(64, 100, rng=runs._rng(3, 2))
-    with Image.open(averaged / "averaged" / "step_000006.png") as picture:
-        drawn = plot.grid_image(models.generate(found.averaged, fixed_z))
+    with Image.open(averaged / "ema" / "step_000006.png") as picture:
+        drawn = plot.grid_image(models.generate(found.ema_generator, fixed_z))
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(drawn))
 
 
@@ -625,13 +632,13 @@ def test_where_the_average_alone_was_kept_it_is_the_generator(averaged, tmp_path
     folder = shutil.copytree(averaged, tmp_path / "run")
     (folder / "generator.safetensors").unlink()
     found = runs.read(folder)
-    expected = runs.read(averaged).averaged.state_dict().values()
+    expected = runs.read(averaged).ema_generator.state_dict().values()
     assert all(map(torch.equal, found.generator.state_dict().values(), expected))
-    assert all(map(torch.equal, found.averaged.state_dict().values(), expected))
+    assert all(map(torch.equal, found.ema_generator.state_dict().values(), expected))
 
 
 def test_a_run_without_averages_has_none(whole):
-    assert runs.read(whole).averaged is None
+    assert runs.read(whole).ema_generator is None
 
 
 # What a run was trained on
@@ -649,12 +656,14 @@ def test_a_run_shows_the_real_images_and_its_losses(whole, tiny_images):
 
 
 def test_crop_and_count_reach_the_data_and_hold_on_resuming(image_folder, tmp_path, monkeypatch):
-    asked, real = [], data.load
+    asked, real = [], datasets.load
     monkeypatch.setattr(
-        data, "load", lambda *args, **options: asked.append(options) or real(*args, **options)
+        datasets, "load", lambda *args, **options: asked.append(options) or real(*args, **options)
     )
     out = tmp_path / "run"
-    runs.run(str(image_folder), out, steps=1, crop=12, count=9, device="cpu", config=CONFIG, **TINY)
+    runs.run(
+        str(image_folder), out, steps=1, center_crop=12, max_images=9, device="cpu", config=CONFIG, **TINY
+    )
     runs.resume(out, steps=2, device="cpu")
     assert [(options["crop"], options["count"]) for options in asked] == [(12, 9)] * 2
     with Image.open(out / "real.png") as picture:
@@ -750,13 +759,13 @@ def test_a_run_is_read_back(whole):
     assert found.history == table(whole)
     assert found.config["steps"] == 10
     assert not found.generator.training
-    assert found.film == whole / "samples.gif"
+    assert found.animation == whole / "samples.gif"
 
 
 def test_a_webp_film_goes_before_a_gif(train_discs):
     folder = train_discs(steps=1)
     (folder / "samples.webp").write_bytes(b"film")
-    assert runs.read(folder).film == folder / "samples.webp"
+    assert runs.read(folder).animation == folder / "samples.webp"
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path, train_discs):
@@ -772,31 +781,31 @@ def test_what_is_no_run_is_refused_by_name(tmp_path, train_discs):
 
 def test_the_stored_runs_can_be_read_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # no folder of that name here
-    for name in runs.stored():
+    for name in runs.pretrained():
         found = runs.read(name)
         steps = [row["step"] for row in found.history]
         assert steps == sorted(set(steps))
         assert steps[-1] == found.config["steps"]
-        assert found.film.is_file()
+        assert found.animation.is_file()
         picture = np.asarray(runs.sample(name, 16))
         assert picture.std() > 40  # drawings, not the even grey of an untrained network
 
 
 def test_stored_results_name_the_command_that_makes_them_again():
-    names = [path.stem for path in (runs.PRETRAINED / "measured").glob("*.json")]
+    names = [path.stem for path in (runs.PRETRAINED / "results").glob("*.json")]
     for name in names:
-        found = runs.measured(name)
+        found = runs.results(name)
         script = re.search(r"benchmarks/\w+\.py", found["command"])
         assert script is None or (Path(__file__).parents[1] / script[0]).is_file()
         assert found.get("rows") or found["measures"]
     with pytest.raises(
         FileNotFoundError, match=rf"no results ages; the stored ones are {', '.join(sorted(names))}"
     ):
-        runs.measured("ages")
+        runs.results("ages")
 
 
 def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):
-    state = start(*tiny_pair(), CONFIG)
+    state = init_state(*tiny_pair(), CONFIG)
     row = {"step": 1_234_567, "epoch": 2, "d_loss": 0.5, "g_loss": 0.5, "d_real": 0.5, "d_fake": 0.5}
     runs._save(tmp_path, state, history.History(tmp_path / "history.csv"), [row])
     assert table(tmp_path)[0]["step"] == 1_234_567

@@ -14,8 +14,10 @@ import speed
 import torch
 from torch import nn
 
-from dcganlib import data, fast, losses, models, runs, sizes, train
-from dcganlib.models import ARCHITECTURES
+from dcganlib import datasets, losses, models, runs, sizes, train, zoo
+from dcganlib.config import TrainConfig
+from dcganlib.runtime import cpu_layers
+from dcganlib.zoo import ARCHITECTURES
 
 CPU = torch.device("cpu")
 WITHOUT_RANDOMNESS = {"prior": "normal", "precision": "float32"}
@@ -44,7 +46,7 @@ def moved(tiny_pair, tiny_images, noise):
         pair = tiny_pair(name)
         size = pair[0].image_size
         images = nn.functional.pad(tiny_images, [(size - 16) // 2] * 4)
-        batches = data.make_loader(images, 5, rng=torch.Generator().manual_seed(0))
+        batches = datasets.make_loader(images, 5, rng=torch.Generator().manual_seed(0))
         steps = speed.plain_steps(*pair, batches, noise=noise(), **options)
         values = [next(steps) for _ in range(3)]
         return [weights(network) for network in pair], values
@@ -59,15 +61,15 @@ def test_the_tutorials_loop_moves_the_weights_as_train_does(tiny_pair, tiny_imag
     latents = noise()
     monkeypatch.setattr(train, "sample_z", lambda n, *rest, **options: latents(n))
     ours, plain = tiny_pair(), tiny_pair()
-    state = train.start(*ours, train.TrainConfig(batch_size=5, **WITHOUT_RANDOMNESS))
-    loader = data.make_loader(tiny_images, 5, rng=rng(0))
+    state = train.init_state(*ours, TrainConfig(batch_size=5, **WITHOUT_RANDOMNESS))
+    loader = datasets.make_loader(tiny_images, 5, rng=rng(0))
 
     def summed(real, fake):
         return losses.discriminator_loss(real, fake, reduction="sum")
 
     records = list(train.train(state, loader, 4, d_loss=summed))
     before = [weights(network) for network in plain]
-    batches = data.make_loader(tiny_images, 5, rng=rng(0)).epoch(0)
+    batches = datasets.make_loader(tiny_images, 5, rng=rng(0)).epoch(0)
     found = list(speed.plain_steps(*plain, batches, noise=noise()))
     for network, other, first in zip(ours, plain, before, strict=True):
         assert (weights(other) - first).abs().max() > 2e-4
@@ -102,7 +104,7 @@ def test_joining_real_and_fake_changes_nothing_but_batch_norm(tiny_pair, tiny_im
             for module in pair[1].modules():
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
-            batches = [data.to_float(images[:10])]
+            batches = [datasets.to_float(images[:10])]
             list(speed.plain_steps(*pair, batches, noise=noise(), joined=joined))
             found.append(weights(pair[1]))
         assert torch.allclose(*found, rtol=0, atol=2e-5) == same
@@ -146,7 +148,7 @@ def test_each_trick_is_one_change():
     ],
 )
 def test_a_stand_in_takes_the_place_of_its_own_layers_alone(kind, changed):
-    pair = models.build("flux-mnist", base_channels=2)
+    pair = zoo.build("flux-mnist", base_channels=2)
     before = [[[type(m) for m in block] for block in network.blocks] for network in pair]
     speed._change(*pair, speed.Way(stand_ins=(kind,)))
     found = [
@@ -174,11 +176,11 @@ def test_the_same_networks_always_start_from_the_same_weights():
 
 
 def test_the_dataloader_gives_the_images_that_lie_in_memory(mnist_mini, monkeypatch):
-    few = data.ImageSet(mnist_mini.images[::1000], None, "few", "", "")
+    few = datasets.ImageSet(mnist_mini.images[::1000], None, "few", "", "")
     monkeypatch.setattr(speed, "load", lambda *where: few)
     batches = speed.picture_batches(28, 500, None, "", 0)
     found = next(batches)
-    truth = data.to_float(few.images)
+    truth = datasets.to_float(few.images)
     distance = (found[:, None] - truth[None]).abs().amax(dim=(2, 3, 4))  # (500, 5)
     assert distance.amin(dim=1).max() < 1e-6
     assert set(distance.argmin(dim=1).tolist()) == set(range(5))
@@ -188,7 +190,7 @@ def test_pictures_are_as_large_as_celebas_and_are_cut_to_a_square(tmp_path):
     folder = speed.make_pictures(tmp_path / "pictures", 4)
     with speed.Image.open(folder / "all" / "000000.jpg") as picture:
         assert picture.size == (178, 218)
-    assert data.load(folder, image_size=64).images.shape == (4, 3, 64, 64)  # which leaves a cache there
+    assert datasets.load(folder, image_size=64).images.shape == (4, 3, 64, 64)  # which leaves a cache there
     batch = next(speed.picture_batches(64, 8, None, str(folder), 0))
     assert batch.shape == (8, 3, 64, 64)
     assert -1 <= batch.min() < -0.5 < 0.5 < batch.max() <= 1
@@ -408,7 +410,7 @@ def fake_children(monkeypatch):
         started.append((network, way.precision))
         return FakeChild()
 
-    monkeypatch.setattr(fast, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(cpu_layers, "has_bfloat16", lambda: True)
     monkeypatch.setattr(speed, "peak", lambda precision, device: 1e11)
     monkeypatch.setattr(speed.Bench, "start", start)
     monkeypatch.setattr(speed, "make_pictures", lambda folder: folder)
@@ -445,7 +447,7 @@ def test_bfloat16_is_left_out_where_the_processor_lacks_it(quick, fake_children,
         return 1e11
 
     monkeypatch.setattr("sys.argv", ["speed.py", *quick, "--device", "cpu"])
-    monkeypatch.setattr(fast, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(cpu_layers, "has_bfloat16", lambda: False)
     monkeypatch.setattr(speed, "peak", only_float32)
     speed.main()
     said = capsys.readouterr().out.splitlines()
@@ -492,7 +494,7 @@ def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypat
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
     (tmp_path / "measured").mkdir()
     speed.main()
-    stored = runs.measured("speed")
+    stored = runs.results("speed")
     assert stored["command"] == "python benchmarks/speed.py --turn 0.6 --store"
     assert [(row["network"], row["way"]) for row in stored["rows"]] == list(
         product(("28px", "64px", "tensorflow"), ("tutorial", "resident", "float32", "bfloat16"))
@@ -510,7 +512,7 @@ def test_torch_compile_is_measured_by_itself(fake_children, monkeypatch, tmp_pat
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
     (tmp_path / "measured").mkdir()
     speed.main()
-    stored = runs.measured("compile")
+    stored = runs.results("compile")
     assert stored["command"] == "python benchmarks/speed.py --compile --store"
     assert [(row["network"], row["trick"]) for row in stored["rows"]] == list(
         product(("28px", "64px"), speed.COMPILED)

@@ -14,22 +14,15 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.utils.data import DataLoader, TensorDataset
 
-from dcganlib import models
+from dcganlib import models, zoo
 from dcganlib import train as training
-from dcganlib.data import ImageSet, make_loader
-from dcganlib.latent import sample_z
+from dcganlib.config import TrainConfig
+from dcganlib.datasets import ImageSet, make_loader
+from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, minimax_generator_loss
-from dcganlib.models import Discriminator, Generator, Given, Layer, generate
-from dcganlib.train import (
-    StepRecord,
-    TrainConfig,
-    discriminator_step,
-    generator_step,
-    pick_device,
-    resolve,
-    start,
-    train,
-)
+from dcganlib.models import Conditioned, Discriminator, Generator, Layer, generate
+from dcganlib.runtime.device import pick_device, resolve
+from dcganlib.train import StepMetrics, discriminator_step, generator_step, init_state, train
 
 
 @pytest.fixture
@@ -40,7 +33,7 @@ def begin(tiny_pair, tiny_images, rng):
         config = TrainConfig(**{"batch_size": 4, "precision": "float32", **options})
         images = tiny_images if name == "dcgan" else torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
         loader = make_loader(images, config.batch_size, rng=rng(config.seed + 7))
-        return start(*tiny_pair(name, seed=pair_seed), config), loader
+        return init_state(*tiny_pair(name, seed=pair_seed), config), loader
 
     return make
 
@@ -113,7 +106,7 @@ def test_settings_cannot_be_changed_afterwards():
 
 
 def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
-    state = start(*tiny_pair(), TrainConfig(g_lr=0.1, d_lr=0.3, beta1=0.25, beta2=0.75))
+    state = init_state(*tiny_pair(), TrainConfig(g_lr=0.1, d_lr=0.3, beta1=0.25, beta2=0.75))
     for optimizer, network, lr in (
         (state.g_optimizer, state.generator, 0.1),
         (state.d_optimizer, state.discriminator, 0.3),
@@ -123,7 +116,7 @@ def test_the_optimisers_are_adam_with_the_configs_numbers(tiny_pair):
         assert (group["lr"], tuple(group["betas"]), group["weight_decay"]) == (lr, (0.25, 0.75), 0)
         assert [id(p) for p in group["params"]] == [id(p) for p in network.parameters()]
     assert state.step == 0
-    assert start(*tiny_pair()).config == resolve(TrainConfig(), torch.device("cpu"))
+    assert init_state(*tiny_pair()).config == resolve(TrainConfig(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -157,26 +150,26 @@ def test_a_bad_setting_is_refused_by_name(name, value):
 
 def test_networks_that_do_not_fit_are_refused(tiny_pair):
     with pytest.raises(ValueError, match=r"\(1, 16\).*\(1, 32\)"):
-        start(tiny_pair()[0], tiny_pair(image_size=32)[1])
+        init_state(tiny_pair()[0], tiny_pair(image_size=32)[1])
     with pytest.raises(ValueError, match=r"\(3, 16\).*\(1, 16\)"):
-        start(tiny_pair(channels=3)[0], tiny_pair()[1])
+        init_state(tiny_pair(channels=3)[0], tiny_pair()[1])
     with pytest.raises(ValueError, match="generator is on cpu, the discriminator on meta"):
-        start(tiny_pair()[0], tiny_pair()[1].to("meta"))
+        init_state(tiny_pair()[0], tiny_pair()[1].to("meta"))
 
 
 def test_networks_that_could_not_be_trained_are_refused_before_the_first_step(tiny_pair):
     pair = tiny_pair()
     pair[1].blocks[1].to("meta")
     with pytest.raises(ValueError, match=r"discriminator is on cpu and meta: move all of it with \.to"):
-        start(*pair)
+        init_state(*pair)
     with pytest.raises(ValueError, match=r"generator's blocks\.0\.0\.weight is torch\.float64.*\.float\(\)"):
-        start(tiny_pair()[0].double(), tiny_pair()[1])
+        init_state(tiny_pair()[0].double(), tiny_pair()[1])
     with pytest.raises(ValueError, match="all weights of the discriminator are frozen"):
-        start(tiny_pair()[0], tiny_pair()[1].requires_grad_(False))
+        init_state(tiny_pair()[0], tiny_pair()[1].requires_grad_(False))
     with torch.inference_mode():
         made = Generator(16, 1, 4, 8)
     with pytest.raises(ValueError, match=r"generator was made under torch\.inference_mode"):
-        start(made, tiny_pair()[1])
+        init_state(made, tiny_pair()[1])
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
@@ -193,7 +186,7 @@ def test_a_run_begun_under_inference_mode_trains_as_any_other(begin):
     other, _ = begin(name="flux-mnist", ema=0.9)
     assert rows(train(state, loader, 3)) == rows(train(other, loader, 3))
     with torch.inference_mode():
-        assert torch.isfinite(state.averaged(sample_z(4, 8))).all()
+        assert torch.isfinite(state.ema_generator(sample_z(4, 8))).all()
     assert rows(train(state, loader, 5)) == rows(train(other, loader, 5))
 
 
@@ -202,7 +195,7 @@ def test_a_weight_that_is_frozen_at_the_start_stays_where_it_is(begin, tiny_pair
     generator, discriminator = tiny_pair()
     frozen = discriminator.blocks[0][0].weight.requires_grad_(False)
     before = frozen.clone()
-    state = start(generator, discriminator, TrainConfig(batch_size=4, precision="float32"))
+    state = init_state(generator, discriminator, TrainConfig(batch_size=4, precision="float32"))
     list(train(state, loader, 2))
     assert torch.equal(frozen, before)
     assert not same(parameters(discriminator), parameters(tiny_pair()[1]))
@@ -223,18 +216,18 @@ def _another_default():
 @pytest.mark.usefixtures("_another_default")
 @pytest.mark.parametrize("fast", [pytest.param(False, marks=pytest.mark.pinned), True])
 def test_training_does_not_depend_on_torchs_default_dtype_and_device(rng, fast):
-    pair = models.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng())
+    pair = zoo.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng())
     config = TrainConfig(batch_size=4, precision="float32", ema=0.9, fast=fast)
-    state = start(*pair, config)
+    state = init_state(*pair, config)
     images = torch.zeros(8, 1, 28, 28, dtype=torch.uint8, device="cpu")
     records = list(train(state, make_loader(images, 4, rng=rng(1)), 3))
     training.check_finite(records)
-    tensors = [*weights(*pair), *weights(state.averaged)]
+    tensors = [*weights(*pair), *weights(state.ema_generator)]
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
     assert {tensor.dtype for tensor in tensors} == {torch.float32, torch.int64}
     with torch.device("cpu"):
         torch.set_default_dtype(torch.float32)
-        other = start(*models.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng()), config)
+        other = init_state(*zoo.build("flux-mnist", base_channels=4, latent_dim=8, rng=rng()), config)
         assert rows(train(other, make_loader(images, 4, rng=rng(1)), 3)) == rows(records)
 
 
@@ -531,7 +524,7 @@ def test_z_is_as_long_as_the_batch_even_where_the_last_one_is_short(begin, tiny_
 
 
 def test_a_loader_of_another_batch_size_than_the_settings_is_refused(tiny_pair, tiny_images, rng):
-    state = start(*tiny_pair(), TrainConfig(batch_size=999))
+    state = init_state(*tiny_pair(), TrainConfig(batch_size=999))
     with pytest.raises(ValueError, match="loader's batch_size is 8, the settings' 999"):
         next(train(state, make_loader(tiny_images, 8, rng=rng())))
     assert state.step == 0
@@ -542,15 +535,15 @@ def test_a_loader_of_another_batch_size_than_the_settings_is_refused(tiny_pair, 
     [
         (
             lambda images: DataLoader(TensorDataset(images), 4),
-            r"a DataLoader: pass data.make_loader\(images, 4\)",
+            r"a DataLoader: pass datasets.make_loader\(images, 4\)",
         ),
         (
             lambda images: ImageSet(images, None, "discs", "", ""),
-            r"an ImageSet: pass data.make_loader\(loader.images, 4\)",
+            r"an ImageSet: pass datasets.make_loader\(loader.images, 4\)",
         ),
-        (lambda images: images, r"a Tensor: pass data.make_loader\(images, 4\)"),
-        (list, r"a list: pass data.make_loader\(images, 4\)"),
-        (lambda images: None, "a NoneType: pass data.make_loader"),
+        (lambda images: images, r"a Tensor: pass datasets.make_loader\(images, 4\)"),
+        (list, r"a list: pass datasets.make_loader\(images, 4\)"),
+        (lambda images: None, "a NoneType: pass datasets.make_loader"),
     ],
 )
 def test_whatever_is_no_loader_of_ours_is_refused_and_the_way_to_one_is_told(begin, tiny_images, wrap, words):
@@ -595,7 +588,7 @@ def test_the_average_is_the_weighted_sum_of_all_weights_since_the_start(begin):
     decays = np.array([0.0, *(min(0.4, (1 + t) / (10 + t)) for t in range(1, 10))])
     shares = (1 - decays) * np.append(np.cumprod(decays[:0:-1])[::-1], 1)
     assert shares.sum() == pytest.approx(1, abs=1e-12)
-    found = torch.cat([p.flatten() for p in parameters(state.averaged)])
+    found = torch.cat([p.flatten() for p in parameters(state.ema_generator)])
     np.testing.assert_allclose(found.numpy(), shares @ np.array(seen), rtol=1e-4, atol=1e-7)
 
 
@@ -604,12 +597,12 @@ def test_the_average_draws_with_statistics_of_its_own_weights(begin, rng):
     state, loader = begin(ema=0.99, g_lr=5e-3, d_lr=5e-3)
     list(train(state, loader, 30))
     seen = {}
-    for name, module in state.averaged.named_modules():
+    for name, module in state.ema_generator.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
-    generate(state.averaged, sample_z(4000, 8, rng=rng(9)))
+    generate(state.ema_generator, sample_z(4000, 8, rng=rng(9)))
     for name, maps in seen.items():
-        norm = state.averaged.get_submodule(name)
+        norm = state.ema_generator.get_submodule(name)
         spread = maps.var((0, 2, 3))
         assert ((norm.running_mean - maps.mean((0, 2, 3))).abs() < 0.2 * spread.sqrt()).all()
         torch.testing.assert_close(norm.running_var, spread, rtol=0.25, atol=0)
@@ -619,12 +612,12 @@ def test_the_average_draws_with_statistics_of_its_own_weights(begin, rng):
 def test_the_statistics_are_measured_again_after_each_step_and_are_always_the_same(begin):
     (state, loader), (other, _) = begin(ema=0.9), begin(ema=0.9)
     for _ in train(state, loader, 3):
-        statistics = weights(state.averaged)
-    assert same(weights(state.averaged), statistics)
+        statistics = weights(state.ema_generator)
+    assert same(weights(state.ema_generator), statistics)
     list(train(other, loader, 3))  # never looked at before
-    assert same(weights(other.averaged), statistics)
+    assert same(weights(other.ema_generator), statistics)
     list(train(state, loader, 4))
-    assert not same(weights(state.averaged), statistics)
+    assert not same(weights(state.ema_generator), statistics)
 
 
 def test_statistics_by_class_are_those_of_all_classes(tiny_pair, rng):
@@ -641,7 +634,7 @@ def test_statistics_by_class_are_those_of_all_classes(tiny_pair, rng):
 def test_without_a_decay_no_average_is_kept(begin):
     state, loader = begin()
     list(train(state, loader, 2))
-    assert state.averaged is None
+    assert state.ema_generator is None
 
 
 @pytest.mark.parametrize("name", ["dcgan", "flux-mnist"])
@@ -656,13 +649,13 @@ def test_averaging_leaves_the_training_alone_bit_for_bit(begin, name):
 
 def test_the_average_begins_as_a_copy_that_takes_no_gradient(begin):
     state, loader = begin(ema=0.9)
-    assert same(parameters(state.averaged), parameters(state.generator))
-    own = {tensor.data_ptr() for tensor in state.averaged.state_dict().values()}
+    assert same(parameters(state.ema_generator), parameters(state.generator))
+    own = {tensor.data_ptr() for tensor in state.ema_generator.state_dict().values()}
     assert not own & {tensor.data_ptr() for tensor in state.generator.state_dict().values()}
     list(train(state, loader, 1))
-    assert all(parameter.grad is None for parameter in state.averaged.parameters())
+    assert all(parameter.grad is None for parameter in state.ema_generator.parameters())
     optimised = {id(p) for group in state.g_optimizer.param_groups for p in group["params"]}
-    assert not optimised & {id(parameter) for parameter in state.averaged.parameters()}
+    assert not optimised & {id(parameter) for parameter in state.ema_generator.parameters()}
 
 
 @pytest.fixture
@@ -673,7 +666,7 @@ def by_class(tiny_pair, tiny_images, rng):
         labels = torch.arange(len(tiny_images)) % 3
         loader = make_loader(tiny_images, 4, labels=labels, rng=rng(1))
         config = TrainConfig(**{"batch_size": 4, "precision": "float32", **options})
-        return start(*tiny_pair(classes=3), config), loader
+        return init_state(*tiny_pair(classes=3), config), loader
 
     return make
 
@@ -696,7 +689,7 @@ def test_training_by_class_is_training_with_the_labels_filled_in(by_class):
     real, labels = next(iter(loader.epoch(0)))
     z = sample_z(4, 8, rng=torch.Generator().manual_seed(0))
     fake = other.generator(z, labels)
-    value, _, _ = discriminator_step(Given(other.discriminator, labels), other.d_optimizer, real, fake)
+    value, _, _ = discriminator_step(Conditioned(other.discriminator, labels), other.d_optimizer, real, fake)
     assert record.d_loss == pytest.approx(value.item(), rel=1e-6)
     assert same(parameters(other.discriminator), parameters(state.discriminator))
 
@@ -714,7 +707,7 @@ def test_labels_and_networks_that_do_not_fit_are_refused(by_class, begin, tiny_i
             next(train(state, loader))
         assert state.step == 0
     with pytest.raises(ValueError, match="generator knows 3 classes, the discriminator 0"):
-        start(tiny_pair(classes=3)[0], tiny_pair()[1])
+        init_state(tiny_pair(classes=3)[0], tiny_pair()[1])
 
 
 def test_the_learning_rates_stay_and_then_fall_in_a_straight_line_to_nothing(begin):
@@ -739,7 +732,7 @@ def test_weight_decay_adds_its_share_of_each_weight_to_the_gradient_before_adam(
     Decoupled decay, as AdamW's, would move by the sign of the gradient alone, and a share of the weight.
     """
     state, real, fake = stage
-    decayed = start(state.generator, state.discriminator, replace(state.config, weight_decay=50.0))
+    decayed = init_state(state.generator, state.discriminator, replace(state.config, weight_decay=50.0))
     before = parameters(state.discriminator)
     discriminator_step(state.discriminator, decayed.d_optimizer, real, fake)
     turned = 0
@@ -815,7 +808,7 @@ def test_float16_skips_a_step_whose_gradients_overflow(begin):
 def test_the_plain_and_the_faster_way_differ_in_rounding_alone(tiny_pair, rng):
     found = []
     for fast in (False, True):
-        state = start(*tiny_pair(image_size=32), TrainConfig(4, precision="float32", fast=fast))
+        state = init_state(*tiny_pair(image_size=32), TrainConfig(4, precision="float32", fast=fast))
         images = torch.randint(256, (8, 1, 32, 32), dtype=torch.uint8, generator=rng(5))
         records = list(train(state, make_loader(images, 4, rng=rng(6)), 3))
         found.append((records, parameters(state.generator) + parameters(state.discriminator), state))
@@ -841,7 +834,7 @@ def test_compile_without_a_compiler_is_refused_before_anything_is_changed(monkey
     kinds = [type(module) for module in generator.modules()]
     try:
         with pytest.raises(ValueError, match="compile must be False: .*ompiler") as caught:
-            start(generator, discriminator, TrainConfig(compile=True))
+            init_state(generator, discriminator, TrainConfig(compile=True))
     finally:
         training.check_compiler.cache_clear()
     assert len(str(caught.value).splitlines()) == 1
@@ -937,7 +930,7 @@ def test_a_record_reads_the_device_once_and_only_when_asked():
             return [0.1, 0.2, 0.3, 0.4]
 
     spy = Spy()
-    record = StepRecord(7, 2, spy)
+    record = StepMetrics(7, 2, spy)
     assert spy.reads == 0
     assert (record.d_loss, record.g_loss, record.d_real, record.d_fake) == (0.1, 0.2, 0.3, 0.4)
     expected = {"step": 7, "epoch": 2, "d_loss": 0.1, "g_loss": 0.2, "d_real": 0.3, "d_fake": 0.4}
@@ -965,7 +958,7 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding(monkeypatch, tmp_path, 
         pytest.skip(f"nothing can be compiled here: {error}")
     one = {"kernel": 2, "stride": 1, "padding": 0}
     g_layers = [Layer(4, **one), Layer(1, norm=None, activation="tanh")]
-    d_layers = [Layer(4, activation="leaky"), Layer(1, **one, norm=None, activation=None)]
+    d_layers = [Layer(4, activation="leaky_relu"), Layer(1, **one, norm=None, activation=None)]
     graphs, found = torch._dynamo.utils.counters["stats"], []
     for compiled in (False, True):
         pair = Generator(4, 1, latent_dim=8, layers=g_layers), Discriminator(4, 1, layers=d_layers)
@@ -973,7 +966,7 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding(monkeypatch, tmp_path, 
             models.init_weights(network, rng())
         config = TrainConfig(batch_size=4, precision="float32", compile=compiled)
         before = graphs["unique_graphs"]
-        state = start(*pair, config)
+        state = init_state(*pair, config)
         images = torch.randint(256, (8, 1, 4, 4), dtype=torch.uint8, generator=rng(5))
         records = list(train(state, make_loader(images, 4, rng=rng(6)), 2))
         found.append((records, parameters(pair[0]) + parameters(pair[1])))

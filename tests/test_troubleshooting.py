@@ -14,7 +14,13 @@ QUOTED = 48  # letters of its longest part that the page must quote; what follow
 # Functions that put words together away from `raise` and `warn`: all that these say is looked at.
 BUILDERS = {
     *("__main__.main", "__main__._warn", "__main__._doctor", "celeba._advice", "checkpoint._fill"),
-    *("data._warn_skipped", "files.no_room", "files._no_folder", "pictures.open_zip", "runs.__init__"),
+    *(
+        "datasets._warn_skipped",
+        "files.no_room",
+        "files._no_folder",
+        "image_folder.open_zip",
+        "runs.__init__",
+    ),
     *("train._cause", "train._out_of_memory"),
 }
 
@@ -37,7 +43,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "one step": "the name of a check, which the doctor prints in any case",
     "expected uint8 images, got …": PROGRAMMER,
     "images must be a tensor of shape (N, C, H, W), got …: …": PROGRAMMER,
-    "expected an ImageSet, as data.load gives it, got …": PROGRAMMER,
+    "expected an ImageSet, as datasets.load gives it, got …": PROGRAMMER,
     "draw must be a function that returns images, such as lambda: generate(generator, z), got …": PROGRAMMER,
     "expected floating-point images in [-1, 1], got …": PROGRAMMER,
     "images must be uint8 of shape (N, C, H, W), got … of shape …": PROGRAMMER,

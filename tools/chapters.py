@@ -202,7 +202,7 @@ def run(notebook: nbformat.NotebookNode, limits: dict[str, str] | None = None) -
 
 def kind_of_processor() -> str:
     """Which of ``KINDS`` runs here."""
-    from dcganlib.fast import has_bfloat16
+    from dcganlib.runtime.cpu_layers import has_bfloat16
 
     return AVX512 if has_bfloat16() else AVX2
 

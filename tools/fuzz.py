@@ -42,7 +42,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dcganlib import celeba, checkpoint, classifier, data, history, models, pictures, runs, train
+from dcganlib import datasets, models, runs, train, zoo
+from dcganlib.config import TrainConfig
+from dcganlib.datasets import celeba, image_folder
+from dcganlib.evaluation import classifier
+from dcganlib.runs import history
+from dcganlib.runtime import checkpoint
 
 MEMORY = 2**30  # bytes that a case may take beyond what the process has at its start
 PATIENCE = 20  # seconds of processor time until a case counts as hanging
@@ -160,10 +165,10 @@ def odd_json(value: Value, chance: random.Random) -> bytes:
 def networks() -> tuple[bytes, bytes, bytes]:
     """A checkpoint, a generator and a classifier."""
     rng = torch.Generator().manual_seed(0)
-    pair = models.build("dcgan", image_size=16, channels=1, base_channels=4, latent_dim=8, rng=rng)
-    state = train.start(*pair, train.TrainConfig(batch_size=4, ema=0.9))
+    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, latent_dim=8, rng=rng)
+    state = train.init_state(*pair, TrainConfig(batch_size=4, ema=0.9))
     images = torch.randint(256, (12, 1, 16, 16), dtype=torch.uint8, generator=rng)
-    history = [record.as_dict() for record in train.train(state, data.make_loader(images, 4, rng=rng), 3)]
+    history = [record.as_dict() for record in train.train(state, datasets.make_loader(images, 4, rng=rng), 3)]
     small = classifier.Classifier(16, 1, ("a", "b"), widths=(4, 4))
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("a.pt", "a.safetensors", "b.safetensors")]
@@ -198,7 +203,7 @@ def originals() -> dict[str, tuple[bytes, np.ndarray]]:
         image.save(
             file, {".jpg": "jpeg", ".tif": "tiff"}.get(Path(name).suffix, Path(name).suffix[1:]), **options
         )
-        made[name] = file.getvalue(), pictures.read(io.BytesIO(file.getvalue()), 16, 1)
+        made[name] = file.getvalue(), image_folder.read(io.BytesIO(file.getvalue()), 16, 1)
     return made
 
 
@@ -230,7 +235,7 @@ def check_network(network: torch.nn.Module) -> None:
         if not isinstance(value, torch.Tensor) or value.device.type != "cpu" or value.layout != torch.strided:
             raise FindingError(f"{name} is {value}")
     if isinstance(network, models.Generator):
-        labels = torch.zeros(2, dtype=torch.int64) if network.classes else None
+        labels = torch.zeros(2, dtype=torch.int64) if network.num_classes else None
         images = models.generate(network, torch.zeros(2, network.latent_dim), labels)
         if images.shape != (2, network.channels, network.image_size, network.image_size):
             raise FindingError(f"it draws {tuple(images.shape)}")
@@ -251,8 +256,8 @@ def read_checkpoint(path: Path, original: train.TrainState | None) -> str:
     except ValueError as error:
         return refused(path, error)
     check_network(state.generator)
-    if state.averaged is not None:
-        check_network(state.averaged)
+    if state.ema_generator is not None:
+        check_network(state.ema_generator)
     if type(state.step) is not int or state.step < 0:
         raise FindingError(f"it is at step {state.step!r}")
     rows = [row for row in history if not isinstance(row, dict) or not all(map(is_number, row.values()))]
@@ -265,7 +270,7 @@ def read_checkpoint(path: Path, original: train.TrainState | None) -> str:
     elif not state.config.compile:  # whatever it says, a step must be possible, or be refused
         count = state.generator.channels, state.generator.image_size, state.generator.image_size
         real = torch.zeros(4, *count)
-        labels = torch.zeros(4, dtype=torch.int64) if state.generator.classes else None
+        labels = torch.zeros(4, dtype=torch.int64) if state.generator.num_classes else None
         train.train_step(state, real, labels)
     return "read"
 
@@ -459,7 +464,7 @@ def some_pictures(chance: random.Random) -> tuple[dict[str, bytes], dict[str, np
 
 
 def expect_warnings() -> None:
-    """Let pass what ``data.load`` says of pictures that are left out and of odd classes."""
+    """Let pass what ``datasets.load`` says of pictures that are left out and of odd classes."""
     for words in (".* were left out", "the (folders of|classes are)", "[0-9,]+ folders of"):
         warnings.filterwarnings("ignore", words)
 
@@ -472,8 +477,8 @@ def read_pictures(path: Path, whole: dict[str, np.ndarray], chance: random.Rando
     try:
         with warnings.catch_warnings():
             expect_warnings()
-            found = data.load(path, **asked)
-            again = data.load(path, **asked)
+            found = datasets.load(path, **asked)
+            again = datasets.load(path, **asked)
     except (ValueError, OSError) as error:
         result = refused(path, error)
     else:
@@ -660,7 +665,7 @@ def read_tree(path: Path, made: dict[str, int | None], chance: random.Random) ->
     try:
         with warnings.catch_warnings():
             expect_warnings()
-            found = data.load(
+            found = datasets.load(
                 path, image_size=4, channels=1, count=count, strict=strict, cache=chance.random() < 0.3
             )
     except ValueError as error:
@@ -677,7 +682,7 @@ def read_tree(path: Path, made: dict[str, int | None], chance: random.Random) ->
         raise FindingError(f"the pictures are {values}, not {whole}")
     above = os.path.commonpath([os.path.dirname("/" + name) for name in made])
     inside = {name: os.path.relpath("/" + name, above).split("/") for name in made}
-    classes = {name: pictures.printable(parts[0]) for name, parts in inside.items()}
+    classes = {name: image_folder.printable(parts[0]) for name, parts in inside.items()}
     if any(len(parts) == 1 for parts in inside.values()):
         if found.labels is not None:
             raise FindingError(f"there are classes {found.class_names}")
@@ -705,7 +710,7 @@ def read_picture(content: bytes, expected: list[np.ndarray], near: float = 1) ->
     """Read a square picture and compare it with what it may look like; anything goes where that is empty."""
     side = len(expected[0]) if expected else 8
     try:
-        found = pictures.read(io.BytesIO(content), side, 3)
+        found = image_folder.read(io.BytesIO(content), side, 3)
     except ValueError as error:
         if expected:
             raise FindingError(f"a whole picture was refused: {error}") from error
@@ -964,7 +969,7 @@ def stale_cache(folder: Path, chance: random.Random) -> str:
     asked = {"image_size": 16, "channels": 1}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* were left out")
-        data.load(path, **asked)
+        datasets.load(path, **asked)
         (about,), (pixels,) = (path / ".dcganlib").glob("*.json"), (path / ".dcganlib").glob("*.u8")
         kind = chance.randrange(4)
         if kind == 0:
@@ -975,7 +980,7 @@ def stale_cache(folder: Path, chance: random.Random) -> str:
             chance.choice((about, pixels)).unlink()
         else:
             (path / "b.jpg").write_bytes(originals()["i.jpeg"][0])
-        found, expected = data.load(path, **asked), data.load(path, **asked, cache=False)
+        found, expected = datasets.load(path, **asked), datasets.load(path, **asked, cache=False)
     if found.skipped != expected.skipped and kind != 1:
         raise FindingError(f"left out {found.skipped}, not {expected.skipped}")
     if not torch.equal(found.images, expected.images):
@@ -1116,7 +1121,7 @@ def digit_files(folder: Path, chance: random.Random) -> str:
             (inside / file).write_bytes(content)
         sound &= whole
     try:
-        found = data.load(name, root=folder, split=split, download=False)
+        found = datasets.load(name, root=folder, split=split, download=False)
     except (ValueError, FileNotFoundError) as error:
         if sound and harmless:
             raise FindingError(f"there are whole files: {error}") from error
@@ -1135,7 +1140,7 @@ def run_folder(folder: Path, chance: random.Random) -> str:
     path = folder / "run"
     path.mkdir()
     path.joinpath("generator.safetensors").write_bytes(networks()[1])
-    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, train.TrainConfig(batch_size=4))
+    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, TrainConfig(batch_size=4))
     config = {"version": "0.1.0", **asdict(settings)}
     rows = [
         ["step", "epoch", "d_loss", "g_loss", "d_real", "d_fake"],
@@ -1268,7 +1273,7 @@ def check_settings(found: runs.RunConfig) -> None:
     numbers = ("steps", "image_size", "channels", "checkpoint_every", "sample_every")
     wrong = [name for name in numbers if type(getattr(found, name)) is not int or getattr(found, name) < 1]
     wrong += [name for name in ("data", "architecture") if not isinstance(getattr(found, name), str)]
-    wrong += ["class_names"] * (len(found.class_names) not in (0, found.classes))
+    wrong += ["class_names"] * (len(found.class_names) not in (0, found.num_classes))
     wrong += [name for name in ("batch_size", "seed") if type(getattr(found.train, name)) is not int]
     if wrong:
         raise FindingError(f"{wrong[0]} is {getattr(found, wrong[0], None) or found.train!r}")
@@ -1281,7 +1286,7 @@ def results(folder: Path, chance: random.Random) -> str:
     path.write_bytes(odd_json({"command": "a", "rows": [{"b": 1.5, "c": [1, 2]}]}, chance))
     kept, runs.PRETRAINED = runs.PRETRAINED, folder
     try:
-        found = runs.measured("x")
+        found = runs.results("x")
     except ValueError as error:
         return refused(path, error)
     finally:
@@ -1384,7 +1389,7 @@ def main() -> int:
     names = options.only or list(CASES)
     torch.set_num_threads(1)
     if options.case is not None:
-        print(pictures.printable(" ".join(try_case(options.seed, options.case, names, options.out))))
+        print(image_folder.printable(" ".join(try_case(options.seed, options.case, names, options.out))))
         return 0
     networks(), originals(), listing()
     outcomes: Counter[tuple[str, str]] = Counter()
@@ -1397,7 +1402,7 @@ def main() -> int:
             outcomes[name, outcome] += 1
             kind = f"{name}: {re.sub(r'/tmp/[^ ]*|[^ ]*[0-9][^ ]*', '…', said.partition(chr(10))[0])[:70]}"
             if said and kind not in found:
-                print(pictures.printable(f"case {at} {kind}\n    {said[:400]}"), flush=True)
+                print(image_folder.printable(f"case {at} {kind}\n    {said[:400]}"), flush=True)
             found[kind] += bool(said)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = used.ru_utime + used.ru_stime
@@ -1409,7 +1414,7 @@ def main() -> int:
         print(f"{count:>8} {name:<20} {outcome}")
     for kind, count in found.most_common():
         if count:
-            print(pictures.printable(f"{count:>8} {kind}"))
+            print(image_folder.printable(f"{count:>8} {kind}"))
     return int(any(found.values()))
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dcganlib import checkpoint, plot, runs
+from dcganlib import runs
+from dcganlib.runtime import checkpoint
+from dcganlib.viz import plot
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
 
     run = runs.read(options.run)
-    kind = "samples" if run.averaged is None else "averaged"
+    kind = "samples" if run.ema_generator is None else "ema"
     grids = sorted((run.folder / kind).glob("step_*.png"))
     frames = min(options.frames, len(grids))
     chosen = [grids[round(i * (len(grids) - 1) / (frames - 1))] for i in range(frames)]
@@ -36,15 +38,15 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         shutil.copy(run.folder / name, out / name)
-    weights = "generator" if run.averaged is None else "averaged"
+    weights = "generator" if run.ema_generator is None else "ema"
     checkpoint.save_generator(
         out / f"{weights}.safetensors",
-        run.averaged or run.generator,
+        run.ema_generator or run.generator,
         half=True,
         step=int(run.history[-1]["step"]),
     )
     plot.animate([Image.open(path) for path in chosen], out / "samples.webp")
-    if run.averaged is not None:
+    if run.ema_generator is not None:
         last = sorted((run.folder / "samples").glob("step_*.png"))[-1]
         Image.open(last).save(out / "plain.webp", quality=90)
     for path in sorted(out.iterdir()):

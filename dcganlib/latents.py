@@ -1,0 +1,129 @@
+"""Points of the latent space: drawing them, and walking between them."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from dcganlib.config import PRIORS, Prior
+
+
+def sample_z(
+    n: int,
+    latent_dim: int = 100,
+    *,
+    prior: Prior = "normal",
+    rng: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw a latent batch z from the prior p_z.
+
+    Args:
+        n: Number of points, at least 1.
+        latent_dim: Numbers in a point, at least 1; 100 in the paper.
+        prior: "normal" for N(0, 1), as most code has it, or "uniform" on [-1, 1), as the paper has it.
+        rng: Source of randomness, on the CPU; torch's global one if absent.
+        device: Where the batch goes. It is drawn on the CPU, so one seed gives the same z everywhere.
+
+    Returns:
+        float32 of shape (n, latent_dim), whatever torch's default dtype and device are.
+
+    Raises:
+        ValueError: A count is no whole number or below 1, or the prior is unknown.
+        MemoryError: The points do not fit into memory.
+
+    Source:
+        Radford et al. 2016, section 4 and figure 1 (uniform, 100 numbers).
+    """
+    for name, value in (("n", n), ("latent_dim", latent_dim)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if prior not in PRIORS:
+        raise ValueError(f"prior must be one of {PRIORS}, got {prior!r}")
+    draw = torch.randn if prior == "normal" else torch.rand
+    try:
+        z = draw(n, latent_dim, generator=rng, dtype=torch.float32, device="cpu")
+    except (RuntimeError, TypeError) as error:  # the second for numbers beyond 64 bits
+        if "generator" in str(error):  # of another kind, or on another device
+            raise
+        raise MemoryError(
+            f"n = {n:,} latents of latent_dim = {latent_dim:,} numbers take {4 * n * latent_dim / 1e9:,.0f} "
+            "GB, more than this machine gives"
+        ) from error
+    if prior == "uniform":
+        z.mul_(2).sub_(1)
+    if torch.device(device).type == "cuda":  # from pageable memory the copy would wait for the GPU
+        return z.pin_memory().to(device, non_blocking=True)
+    return z.to(device)
+
+
+def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
+    """Walk straight from a to b: (1 - t) a + t b.
+
+    Args:
+        a: Start, shape (..., latent_dim).
+        b: End, shape (..., latent_dim).
+        t: Position, 0 at a and 1 at b; a number, or a tensor of T positions.
+
+    Returns:
+        Shape (..., latent_dim) for a number, (T, ..., latent_dim) for a tensor of T positions.
+
+    Raises:
+        ValueError: The shapes of a and b differ.
+    """
+    a, b, t = _matched(a, b, t)
+    return (1 - t) * a + t * b
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
+    """Walk from a to b at constant angular speed, along the arc between them.
+
+    Halfway between two independent normal points the straight line passes 1/sqrt(2) times nearer to the
+    origin than almost any sample lies; the arc keeps the norm.
+
+    Args:
+        a: Start, shape (..., latent_dim), not zero.
+        b: End, shape (..., latent_dim), not zero.
+        t: Position, 0 at a and 1 at b; a number, or a tensor of T positions.
+
+    Returns:
+        Shape (..., latent_dim) for a number, (T, ..., latent_dim) for a tensor of T positions.
+        Points that lie in nearly the same direction are joined by a straight line.
+
+    Raises:
+        ValueError: The shapes differ, a point is zero, or two points lie in opposite directions, where
+            every arc is as good as any other.
+
+    Source:
+        Shoemake 1985, section 3.3; White 2016, section 2.1.
+    """
+    a, b, t = _matched(a, b, t)
+    norms = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+    if (norms[0] == 0).any() or (norms[1] == 0).any():
+        raise ValueError("slerp needs directions: a point is zero")
+    # The angle from the half-chords: exact near 0 and near pi, where arccos of the product is not.
+    unit_a, unit_b = a / norms[0], b / norms[1]
+    angle = 2 * torch.atan2(
+        (unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True)
+    )
+    if (torch.pi - angle < 1e-3).any():
+        raise ValueError("slerp is undefined between opposite points: no arc is the shortest")
+    sine = angle.sin()
+    near = angle < 1e-3
+    safe = torch.where(near, torch.ones_like(sine), sine)
+    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / safe
+    return torch.where(near, (1 - t) * a + t * b, arc)
+
+
+def _matched(a: Tensor, b: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Check that a and b match, and give t one axis for each of theirs."""
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
+    if t.dim() > 1:
+        raise ValueError(f"t must be a number or a 1-D tensor of positions, got shape {tuple(t.shape)}")
+    return a, b, t.reshape(t.shape + (1,) * a.dim()) if t.dim() else t

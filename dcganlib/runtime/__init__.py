@@ -1,0 +1,1 @@
+"""What a run needs of the machine: device, process group, CPU-optimised layers, checkpoints, files."""

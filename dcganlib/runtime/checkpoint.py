@@ -1,0 +1,434 @@
+"""Saving and loading: the whole state of a run, and a network's weights alone.
+
+Every file is written whole or not at all (see ``runtime.files``), so a crash leaves either the old file or
+the new one. Every file carries a checksum over all its bytes, so one that was damaged later is found out
+before it is used: a checkpoint in the comment that ends a zip archive, a safetensors file in its header.
+Files written before there were checksums are read as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from dcganlib.config import TrainConfig
+from dcganlib.models import Discriminator, Generator, Layer
+from dcganlib.runtime.device import check_compiler
+from dcganlib.runtime.files import refuse_web_page, write_bytes
+from dcganlib.train import StepMetrics, TrainState, align_moments, init_state
+
+FORMAT = 1
+SEAL = b"sha256:"  # then 64 hexadecimal digits
+BLANK = "0" * 64  # what stands in a header where its checksum will
+
+KINDS = ("generator", "classifier")
+"""The kinds of network that are saved alone."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class DamagedError(ValueError):
+    """A file is not as it was written, or was not written by this library."""
+
+
+def save(
+    path: str | Path,
+    state: TrainState,
+    history: Sequence[StepMetrics | dict[str, float]] = (),
+    *,
+    previous: str | Path | None = None,
+) -> None:
+    """Save the whole state of a run, its history with it.
+
+    Args:
+        path: File to write; an older one there is replaced only when the new one is complete.
+        state: From ``train.init_state``; also between two steps of ``train.train``.
+        history: The records so far, or their ``as_dict``.
+        previous: Where the older file goes, if it is to be kept.
+
+    Raises:
+        FloatingPointError: A weight is NaN or infinite; what was at ``path`` is still there.
+        OSError: The file cannot be written; what was at ``path`` is still there.
+    """
+    networks = {"generator": state.generator, "discriminator": state.discriminator}
+    _refuse_lost(networks, state.step)
+    content = {
+        "format": FORMAT,
+        "step": state.step,
+        "config": asdict(state.config),
+        "rng": state.rng.get_state(),
+        "generator": _describe(state.generator),
+        "discriminator": _describe(state.discriminator),
+        "weights": [network.state_dict() for network in networks.values()],
+        "optimizers": [state.g_optimizer.state_dict(), state.d_optimizer.state_dict()],
+        "scalers": [state.g_scaler.state_dict(), state.d_scaler.state_dict()],
+        "averaged": None if state.ema_generator is None else state.ema_generator.state_dict(),
+        "frozen": [
+            [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+            for network in networks.values()
+        ],
+        "history": [
+            record.as_dict() if isinstance(record, StepMetrics) else dict(record) for record in history
+        ],
+    }
+    archive = io.BytesIO()
+    torch.save(content, archive)
+    write_bytes(path, _sealed(archive), previous=None if previous is None else Path(previous))
+
+
+@torch.inference_mode(False)  # else the tensors could not be trained
+def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainState, list[dict[str, float]]]:
+    """Load what ``save`` wrote: networks, optimisers, randomness and history, ready for the next step.
+
+    Args:
+        path: The file.
+        device: Where the run should go on.
+
+    Returns:
+        (state, history).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedError: The file is damaged, or no checkpoint.
+        ValueError: It was written by another version of this library, or its parts do not fit; the message
+            lists what differs. Or it asks for ``torch.compile``, which does not work here.
+    """
+    content = _read(Path(path))
+    device = torch.device(device)
+    with _naming(path):
+        with torch.device("meta"):  # without memory until the weights are known to fit
+            pair = _generator(content["generator"]), Discriminator(**_arguments(content["discriminator"]))
+        frozen = content.get("frozen", ((), ()))
+        for network, weights, names in zip(pair, content["weights"], frozen, strict=True):
+            _fill(network, weights)
+            network.to(device)
+            for name in names:
+                network.get_parameter(name).requires_grad_(False)
+        config = TrainConfig(**content["config"])
+    if config.compile:
+        check_compiler(device.type)
+    with _naming(path):
+        state = init_state(*pair, config)
+        optimizers = state.g_optimizer, state.d_optimizer
+        for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
+            _check_moments(optimizer, saved)
+            _load_moments(optimizer, saved)
+        for scaler, saved in zip((state.g_scaler, state.d_scaler), content.get("scalers", ()), strict=False):
+            scaler.load_state_dict(saved)
+        if state.ema_model is not None:
+            _fill(state.ema_model, content["averaged"])
+        state.rng.set_state(content["rng"])
+        state.step = content["step"]
+        _check_progress(state.step, content["history"])
+        return state, content["history"]
+
+
+def save_generator(path: str | Path, generator: Generator, *, half: bool = False, **about: Any) -> None:
+    """Save a generator alone, as safetensors with its layers in the header.
+
+    Args:
+        path: File to write, replaced only when complete.
+        generator: On any device.
+        half: Store floats in 16 bits: half the size, and an image error below one grey level in 255.
+        about: Anything that JSON can hold, such as the run's config; given back by ``load_generator``.
+    """
+    save_network(path, "generator", generator, _describe(generator), about, half=half)
+
+
+def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[Generator, dict[str, Any]]:
+    """Load what ``save_generator`` wrote.
+
+    Args:
+        path: The file.
+        device: Where the generator goes.
+
+    Returns:
+        (generator in eval mode and float32, what was stored about it).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedError: The file is damaged, or was not written by ``save_generator``.
+        ValueError: It holds another kind of network, was written by another version of this library, or its
+            parts do not fit.
+    """
+    generator, about = load_network(path, "generator", _generator)
+    return generator.to(device), about
+
+
+def save_network(
+    path: str | Path,
+    kind: str,
+    network: nn.Module,
+    description: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    half: bool = False,
+) -> None:
+    """Save a network alone, as safetensors with its description and a checksum in the header.
+
+    Args:
+        path: File to write, replaced only when complete.
+        kind: One of ``KINDS``.
+        network: On any device.
+        description: What makes the network again, as plain values.
+        about: Anything that JSON can hold.
+        half: Store floats in 16 bits.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    header = {"sha256": BLANK, "format": FORMAT, kind: description, "about": about}
+    content = to_bytes(tensors, {"dcganlib": json.dumps(header)})
+    write_bytes(path, content.replace(BLANK.encode(), sha256(content).hexdigest().encode(), 1))
+
+
+@torch.inference_mode(False)
+def load_network(
+    path: str | Path, kind: str, make: Callable[[dict[str, Any]], Network]
+) -> tuple[Network, dict[str, Any]]:
+    """Load what ``save_network`` wrote.
+
+    Args:
+        path: The file.
+        kind: One of ``KINDS``.
+        make: Takes the description, returns the network.
+
+    Returns:
+        (network on the CPU, in eval mode and float32; what was stored about it).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedError: The file is damaged, or was not written by ``save_network``.
+        ValueError: It holds another kind of network, was written by another version of this library, or its
+            parts do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as from_bytes
+
+    path = _existing(path)
+    content = path.read_bytes()
+    refuse_web_page(path, content, error=DamagedError)
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        header = json.loads(metadata.get("dcganlib", "null"))
+        tensors = from_bytes(content)
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} is no safetensors file, or is damaged: {error}") from error
+    if not isinstance(header, dict):
+        raise DamagedError(f"{path} was not written by dcganlib: its header has no description of a {kind}")
+    _check_format(path, header)
+    digest = str(header.pop("sha256", BLANK))
+    blank = content.replace(digest.encode(), BLANK.encode(), 1)
+    known = [{"format", name, "about"} for name in KINDS]
+    if header.keys() not in known or digest not in (BLANK, sha256(blank).hexdigest()):
+        raise DamagedError(f"{path} is damaged: it does not match its checksum. Copy or download it again")
+    if kind not in header:
+        raise ValueError(f"{path} holds another kind of network, not a {kind}")
+    with _naming(path):
+        with torch.device("meta"):  # as in `load`
+            network = make(header[kind])
+        _fill(network, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        return network.eval(), header["about"]
+
+
+def _describe(network: Generator | Discriminator) -> dict[str, Any]:
+    """The arguments that make the network again, as plain values."""
+    names = ["image_size", "channels"] + ["latent_dim"] * isinstance(network, Generator)
+    names += ["num_classes"] * (network.num_classes > 0)
+    return {name: getattr(network, name) for name in names} | {
+        "layers": [asdict(layer) for layer in network.layers]
+    }
+
+
+def _arguments(description: dict[str, Any]) -> dict[str, Any]:
+    renamed = {"classes": "num_classes"}  # before version 0.3
+    description = {renamed.get(name, name): value for name, value in description.items()}
+    return description | {"layers": [Layer(**_renamed_layer(layer)) for layer in description["layers"]]}
+
+
+def _renamed_layer(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer as a version before 0.3 described it, in today's words."""
+    norms: dict[Any, dict[str, Any]] = {
+        "plain": {"norm": "batch", "affine": False},
+        "unit": {"norm": "batch1d"},
+    }
+    layer = layer | norms.get(layer.get("norm"), {})
+    return layer | {"activation": "leaky_relu"} if layer.get("activation") == "leaky" else layer
+
+
+def _generator(description: dict[str, Any]) -> Generator:
+    return Generator(**_arguments(description))
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return Path(path)
+
+
+def _sealed(archive: io.BytesIO) -> bytearray:
+    """A zip archive with the checksum of its bytes as its comment, which readers of archives pass over."""
+    content = bytearray(archive.getbuffer())
+    content[-2:] = (len(SEAL) + len(BLANK)).to_bytes(2, "little")  # the comment's length, so far 0
+    return content + SEAL + sha256(content).hexdigest().encode()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = _existing(path).read_bytes()
+    refuse_web_page(path, content, error=DamagedError)
+    end = len(content) - len(SEAL) - len(BLANK)
+    if content[-22:-18] == b"PK\5\6" and content[-2:] == bytes(2):  # ends with no comment: an older file
+        whole = _parts_are_whole(content)
+    else:
+        whole = end > 0 and content[end:] == SEAL + sha256(content[:end]).hexdigest().encode()
+    if not whole:
+        raise DamagedError(f"{path} is no checkpoint, or is damaged: it does not match its checksum")
+    try:
+        _refuse_packed(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds; a message of torch's may advise what is dangerous
+        raise DamagedError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+    if not isinstance(found, dict) or "format" not in found:
+        raise DamagedError(f"{path} was not written by dcganlib: it has no format number")
+    _check_format(path, found)
+    return found
+
+
+def _parts_are_whole(content: bytes) -> bool:
+    """Whether each part of a zip archive matches its own checksum, which torch does not compare."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip() is None
+    except Exception:  # many kinds, from BadZipFile to UnicodeDecodeError
+        return False
+
+
+def _refuse_packed(content: bytes) -> None:
+    """Refuse an archive that unpacks to more than it is; what ``save`` writes is not packed."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(part.file_size for part in archive.infolist()) > len(content):
+            raise zipfile.BadZipFile
+
+
+def _refuse_lost(networks: dict[str, nn.Module], step: int) -> None:
+    """Keep a last good checkpoint from being replaced by one that is of no use."""
+    tensors = [
+        (f"{label}.{name}", tensor)
+        for label, network in networks.items()
+        for name, tensor in network.state_dict().items()
+    ]
+    finite = torch.stack([tensor.isfinite().all() for _, tensor in tensors]).tolist()  # one wait for a GPU
+    lost = [name for (name, _), good in zip(tensors, finite, strict=True) if not good]
+    if lost:
+        raise FloatingPointError(
+            f"{lost[0]} is NaN or infinite at step {step} ({len(lost)} of {len(tensors)} tensors are): the "
+            "training diverged, and this state was not saved; start again with a smaller g_lr and d_lr"
+        )
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights, or list all that differs, shapes included."""
+    own = network.state_dict()
+    differences = [f"{name} is missing" for name in own if name not in weights]
+    differences += [f"{name} is not part of the network" for name in weights if name not in own]
+    differences += [
+        f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if differences:
+        raise ValueError("; ".join(differences))
+    if next(network.parameters()).is_meta:
+        network.to_empty(device="cpu")
+    network.load_state_dict(weights)
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Refuse numbers of Adam's that do not fit the parameters, which torch would find at the next step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = saved["state"]
+    trained = {index: one for index, one in enumerate(parameters) if one.requires_grad}
+    if moments and set(moments) != set(trained):
+        raise ValueError(f"Adam has moments of {len(moments)} parameters, not of {len(trained)}")
+    for index, parameter in trained.items() if moments else ():
+        for name, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
+            value = moments[index][name]
+            if value.shape != shape or not value.is_floating_point() or value.layout != torch.strided:
+                raise ValueError(f"Adam's {name} has shape {tuple(value.shape)}, not {tuple(shape)}")
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        for name in ("lr", "betas", "eps", "weight_decay"):
+            if not _alike(group[name], own[name]):
+                raise ValueError(f"Adam's {name} is {group[name]!r}")
+        switches = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+        for name in switches:  # which no run here sets; the last is younger than the lowest torch
+            unset = own.get(name, False)
+            if group.get(name, unset) is not unset:
+                raise ValueError(f"Adam's {name} is {group[name]!r}")
+        for name in ("foreach", "fused"):  # ways of computing; older checkpoints have none
+            if not isinstance(group.get(name), bool | None):
+                raise ValueError(f"Adam's {name} is {group[name]!r}")
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Go on with saved moments, computing as these settings and this device do: fused or not."""
+    ways = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
+    groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
+    optimizer.load_state_dict(saved | {"param_groups": groups})
+    align_moments(optimizer)
+
+
+def _alike(value: object, other: object) -> bool:
+    """Whether both are numbers, or pairs of numbers."""
+    if isinstance(other, tuple):
+        return (
+            isinstance(value, (tuple, list)) and len(value) == len(other) and all(map(_alike, value, other))
+        )
+    return type(value) in (int, float)
+
+
+def _check_progress(step: object, history: object) -> None:
+    """Refuse a step that is no count, or a history that is no list of rows of numbers."""
+    if type(step) is not int or step < 0:
+        raise ValueError(f"the step is {step!r}")
+    if not isinstance(history, list):
+        raise ValueError(f"the history is {history!r}")
+    for row in history:
+        if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+            raise ValueError(f"a row of the history is {row!r}")
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Say which file it was when a part is missing or does not fit the others."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise ValueError(
+            f"{path} is incomplete or from another version ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _check_format(path: Path, content: dict[str, Any]) -> None:
+    number = content.get("format")
+    if type(number) not in (int, type(None)):
+        raise DamagedError(f"{path} was not written by dcganlib: its format is no number")
+    if number != FORMAT:
+        raise ValueError(
+            f"{path} has format {number}; this version of dcganlib reads format {FORMAT}: "
+            "update dcganlib, or use the version that wrote it"
+        )

@@ -1,0 +1,1 @@
+"""Charts, grids, animations, and what the chapters show."""

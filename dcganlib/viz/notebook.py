@@ -1,0 +1,191 @@
+"""Helpers for the chapters."""
+
+from __future__ import annotations
+
+import base64
+import html
+import inspect
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from dcganlib.viz.plot import grid_image
+
+_WIDEST = 16_383  # pixels of a side, at most, in a WebP file
+
+# What the slider of `show_slider` does in the browser: shift the strip of pictures, say where it is.
+_MOVE = (
+    "const box = this.closest('[data-texts]'), texts = JSON.parse(box.dataset.texts);"
+    "const text = texts[this.value];"
+    "box.querySelector('img').style.transform = 'translateX(-' + 100 * this.value / texts.length + '%)';"
+    "box.querySelector('output').value = text; this.setAttribute('aria-valuetext', text)"
+)
+
+
+def show_source(item: Any) -> Any:
+    """Show the source of a function or class of the library, as a notebook output.
+
+    The text is read from the code that runs, so what the page shows is what the cell below it calls.
+
+    Args:
+        item: A function, class or module with Python source.
+
+    Returns:
+        An IPython Markdown object with the source in a fence.
+
+    Raises:
+        TypeError: The item has no Python source, as a built-in.
+    """
+    from IPython.display import Markdown  # only notebooks have it
+
+    return Markdown(f"```python\n{inspect.getsource(item).rstrip()}\n```")
+
+
+def show_animation(path: str | Path, alt: str, *, width: int = 360) -> Any:
+    """Show a film made by ``plot.animate``, as a notebook output that carries the film in itself.
+
+    Args:
+        path: The file, ending in .gif or .webp.
+        alt: What the film shows, for those who do not see it.
+        width: On the page, in pixels; narrower where the page is.
+
+    Returns:
+        An IPython HTML object with the film as an image.
+
+    Raises:
+        ValueError: The file is of another kind, or the description is empty.
+        FileNotFoundError: There is no such file.
+    """
+    from IPython.display import HTML  # only notebooks have it
+
+    path = Path(path)
+    if path.suffix.lower() not in (".gif", ".webp"):
+        raise ValueError(f"a film ends in .gif or .webp, got {path.name!r}")
+    if not alt.strip():
+        raise ValueError("alt must say what the film shows, it is empty")
+    content = base64.b64encode(path.read_bytes()).decode()
+    source = f"data:image/{path.suffix.lower()[1:]};base64,{content}"
+    described = f'class="dark-light" alt="{html.escape(alt)}" width="{width}" style="max-width: 100%"'
+    return HTML(f'<img {described} src="{source}">')
+
+
+def show_slider(
+    frames: Sequence[Tensor | Image.Image],
+    texts: Sequence[str],
+    alt: str,
+    *,
+    label: str = "position",
+    columns: int = 8,
+    width: int = 480,
+    start: int | None = None,
+) -> Any:
+    """Show one picture of many, chosen with a slider, as a notebook output that needs no kernel.
+
+    The output carries all pictures in itself, side by side in one strip, and a few words of JavaScript that
+    shift it. Arrow keys move the slider. Where scripts may not run, the first picture shown stays.
+
+    Args:
+        frames: Batches of images (each drawn as a grid) or finished pictures, all of one size; at least 2.
+        texts: What to say beside the slider at each frame, such as its position; one for each.
+        alt: What the pictures show, for those who do not see them.
+        label: What the slider moves.
+        columns: Images in a row of the grid.
+        width: On the page, in pixels; narrower where the page is.
+        start: Frame to begin with, from 0; the middle one if absent.
+
+    Returns:
+        An IPython HTML object.
+
+    Raises:
+        ValueError: There are too few frames, they differ in size or are too wide together, their number is
+            not that of the texts, ``start`` is none of them, or the description is empty.
+    """
+    from IPython.display import HTML  # only notebooks have it
+
+    if len(frames) < 2 or len(texts) != len(frames):
+        raise ValueError(
+            f"a slider needs at least 2 frames and a text for each, got {len(frames)} and {len(texts)}"
+        )
+    if not alt.strip():
+        raise ValueError("alt must say what the pictures show, it is empty")
+    start = len(frames) // 2 if start is None else start
+    if not 0 <= start < len(frames):
+        raise ValueError(f"start must be from 0 to {len(frames) - 1}, got {start}")
+    pictures = [
+        frame if isinstance(frame, Image.Image) else grid_image(frame, columns=columns) for frame in frames
+    ]
+    wide, high = pictures[0].size
+    if {picture.size for picture in pictures} != {(wide, high)}:
+        raise ValueError(f"frames must have one size, got {sorted({picture.size for picture in pictures})}")
+    if wide * len(pictures) > _WIDEST:
+        raise ValueError(
+            f"{len(pictures)} frames of {wide} pixels are wider than {_WIDEST} in all: take fewer"
+        )
+    strip = Image.new("RGB", (wide * len(pictures), high))
+    for index, picture in enumerate(pictures):
+        strip.paste(picture, (index * wide, 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, "webp", quality=90)
+    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    shown = (
+        f"display: block; width: {100 * len(pictures)}%; max-width: none; height: auto; padding: 0; "
+        "border-radius: 0; image-rendering: pixelated; "
+        f"transform: translateX(-{100 * start / len(pictures)}%)"
+    )
+    now, last = html.escape(texts[start]), len(pictures) - 1
+    return HTML(
+        f'<div data-texts="{html.escape(json.dumps(list(texts)))}" style="max-width: {width}px">'
+        f'<div style="overflow: hidden"><img class="dark-light" alt="{html.escape(alt)}" style="{shown}" '
+        f'src="{source}"></div>'
+        '<label style="display: flex; flex-wrap: wrap; gap: 0.6em; align-items: center; margin-top: 0.4em">'
+        f"<span>{html.escape(label)}</span>"
+        f'<input type="range" min="0" max="{last}" value="{start}" aria-valuetext="{now}" '
+        f'style="flex: 1; min-width: 8em" oninput="{html.escape(_MOVE)}"><output>{now}</output></label></div>'
+    )
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """Show a table, as a notebook output.
+
+    Cells that begin like a number are aligned at the right. The first column names the rows.
+
+    Args:
+        head: Names of the columns.
+        rows: For each row its cells, as many as there are columns; each is shown as ``str`` gives it.
+
+    Returns:
+        An IPython HTML object.
+
+    Raises:
+        ValueError: A row has another number of cells than there are columns.
+    """
+    from IPython.display import HTML  # only notebooks have it
+
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"each row must have {len(head)} cells, one for each column, got {list(row)}")
+    right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
+
+    def cell(kind: str, value: Any, column: int) -> str:
+        style = ' style="text-align: right"' if right[column] and column > 0 else ""
+        return f"<{kind}{style}>{html.escape(str(value))}</{kind.split()[0]}>"
+
+    top = "".join(
+        cell('th scope="col"', name, index) if name else "<td></td>" for index, name in enumerate(head)
+    )
+    lines = [
+        cell('th scope="row"', row[0], 0)
+        + "".join(cell("td", value, index) for index, value in enumerate(row[1:], start=1))
+        for row in rows
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return HTML(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _is_number(value: Any) -> bool:
+    return str(value).lstrip("-−")[:1].isdigit()

@@ -1,0 +1,240 @@
+"""The named networks of the papers and tutorials, as lists of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dcganlib.models import (
+    Discriminator,
+    Generator,
+    Layer,
+    _check_positive,
+    discriminator_layers,
+    generator_layers,
+    init_weights,
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named pair of networks: what it is, its own sizes, and the layers of both."""
+
+    summary: str
+    image_size: int
+    channels: int
+    base_channels: int
+    layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
+    num_classes: int = 0
+
+
+def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    return generator_layers(image_size, channels, base_channels), discriminator_layers(
+        image_size, base_channels
+    )
+
+
+def _dcgan_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The standard chain with 5 by 5 kernels: padding 2 keeps the halving, output_padding 1 the doubling."""
+    g_layers, d_layers = _dcgan(image_size, channels, base_channels)
+    five: dict[str, Any] = {"kernel": 5, "padding": 2}
+    return (
+        [g_layers[0]] + [replace(layer, output_padding=1, **five) for layer in g_layers[1:]],
+        [replace(layer, **five) for layer in d_layers[:-1]] + [d_layers[-1]],
+    )
+
+
+def _flux(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Flux tutorial as published; its dense layers are the kernel-7 convolutions from and to 1 pixel."""
+    leaky: dict[str, Any] = {"norm": None, "activation": "leaky_relu", "bias": True}
+    generator = [
+        Layer(4 * base_channels, kernel=7, stride=1, padding=0, norm="batch1d"),
+        Layer(2 * base_channels, kernel=5, stride=1, padding=2),
+        Layer(base_channels),
+        Layer(channels, norm=None, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(base_channels, dropout=0.3, **leaky),
+        Layer(2 * base_channels, dropout=0.3, **leaky),
+        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
+def _flux_draft(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The earlier Flux draft: biases under the generator's batch norms, a steeper slope, less dropout."""
+    generator, (first, second, last) = _flux(image_size, channels, base_channels)
+    generator = [generator[0]] + [replace(layer, bias=True) for layer in generator[1:]]
+    return generator, [replace(first, slope=0.3), replace(second, slope=0.3, dropout=0.25), last]
+
+
+def _dcgan_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Flux shapes by the paper's rules: batch norm inside D, no dropout, no bias under a batch norm."""
+    (first, *rest), (d_first, d_second, d_last) = _flux(image_size, channels, base_channels)
+    return (
+        [replace(first, norm="batch"), *rest],
+        [replace(d_first, dropout=0.0), replace(d_second, norm="batch", bias=False, dropout=0.0), d_last],
+    )
+
+
+def _celeba_post(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The CelebA post as written: batch norm before tanh and on D's input block, no padding in D."""
+    g_layers = generator_layers(image_size, channels, 4 * base_channels)
+    g_layers[-1] = replace(g_layers[-1], norm="batch")
+    d_layers = [
+        Layer(base_channels * width, stride=stride, padding=0, activation="leaky_relu", bias=True)
+        for width, stride in ((1, 2), (2, 2), (4, 1), (4, 2))
+    ]
+    return g_layers, [*d_layers, Layer(1, padding=0, norm=None, activation=None, bias=True)]
+
+
+def _d2l(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """d2l's chapter: the standard chain with batch norm on D's first block too."""
+    g_layers, (first, *rest) = _dcgan(image_size, channels, base_channels)
+    return g_layers, [replace(first, norm="batch"), *rest]
+
+
+def _keras_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The Keras notebook's experiment (1 -> 4 -> 11 -> 28), with the discriminator of its comments."""
+    valid: dict[str, Any] = {"padding": 0, "norm": "batch", "affine": False, "bias": True}
+    generator = [
+        Layer(2 * base_channels, kernel=4, stride=1, **valid),
+        Layer(base_channels, kernel=5, **valid),
+        Layer(channels, kernel=8, padding=0, norm=None, activation="tanh", bias=True),
+    ]
+    discriminator = [
+        Layer(base_channels, norm=None, activation="leaky_relu", bias=True),
+        Layer(2 * base_channels, norm="batch", affine=False, activation="leaky_relu", bias=True),
+        Layer(1, kernel=7, stride=1, padding=0, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
+def _paper_mnist(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The paper's MNIST networks: 5 by 5 kernels, wide dense layers, batch norm without gain and shift."""
+    dense: dict[str, Any] = {"stride": 1, "padding": 0, "norm": "batch", "affine": False}
+    five: dict[str, Any] = {"kernel": 5, "padding": 2, "norm": "batch", "affine": False}
+    leaky: dict[str, Any] = {"activation": "leaky_relu"}
+    generator = [
+        Layer(16 * base_channels, kernel=1, **dense),
+        Layer(2 * base_channels, kernel=7, **dense),
+        Layer(base_channels, output_padding=1, **five),
+        Layer(channels, output_padding=1, **{**five, "norm": None}, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(base_channels, **{**five, "norm": None}, **leaky),
+        Layer(2 * base_channels, **five, **leaky),
+        Layer(16 * base_channels, kernel=7, **dense, **leaky),
+        Layer(1, kernel=1, stride=1, padding=0, norm=None, activation=None),
+    ]
+    return generator, discriminator
+
+
+def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """Dense layers alone: on one pixel a convolution with kernel 1 is one; kernel 28 covers the image."""
+    dense: dict[str, Any] = {"kernel": 1, "stride": 1, "padding": 0}
+    leaky: dict[str, Any] = {"norm": None, "activation": "leaky_relu", "bias": True, "dropout": 0.3}
+    width, whole = 16 * base_channels, {**dense, "kernel": image_size}
+    generator = [
+        Layer(width, **dense),
+        Layer(width, **dense),
+        Layer(channels, **whole, norm=None, activation="tanh"),
+    ]
+    discriminator = [
+        Layer(width, **whole, **leaky),
+        Layer(width // 2, **dense, **leaky),
+        Layer(1, **dense, norm=None, activation=None, bias=True),
+    ]
+    return generator, discriminator
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "dcgan": Architecture(
+        "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan
+    ),
+    "dcgan-28": Architecture(
+        "the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28
+    ),
+    "dcgan-64": Architecture("the widely used 64-wide DCGAN, 512 channels at 4 by 4", 64, 3, 64, _dcgan),
+    "dcgan-paper": Architecture(
+        "the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper
+    ),
+    "paper-mnist-conditional": Architecture(
+        "the paper's for its MNIST test: told the digit at every layer",
+        28,
+        1,
+        64,
+        _paper_mnist,
+        num_classes=10,
+    ),
+    "gan-28": Architecture("no convolution: a GAN of dense layers, to compare with", 28, 1, 64, _gan),
+    "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),
+    "flux-draft": Architecture("the Flux tutorial's earlier draft", 28, 1, 64, _flux_draft),
+    "celeba-post": Architecture("the CelebA post, its faults included", 64, 3, 32, _celeba_post),
+    "d2l": Architecture("d2l's Pokémon chapter", 64, 3, 64, _d2l),
+    "keras-28": Architecture("the unfinished Keras notebook, 1 -> 4 -> 11 -> 28", 28, 1, 64, _keras_28),
+}
+"""The networks that ``build`` knows, by name."""
+
+
+def build(
+    name: str,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    base_channels: int | None = None,
+    latent_dim: int = 100,
+    num_classes: int | None = None,
+    rng: torch.Generator | None = None,
+    device: str = "cpu",
+) -> tuple[Generator, Discriminator]:
+    """Build a pair of networks by name, with float32 weights drawn by ``init_weights``.
+
+    Torch's default device and dtype do not enter, and the networks can be trained even where they were built
+    under ``torch.inference_mode``.
+
+    Args:
+        name: One of ``ARCHITECTURES``, whose values say what each is.
+        image_size: Pixels; only "dcgan" takes any, the others have their own.
+        channels: 1 or 3; the named network's own if absent.
+        base_channels: Width; the named network's own if absent.
+        latent_dim: Numbers in a latent point.
+        num_classes: Number of classes that both networks are told; 0 for none; the network's own if absent.
+        rng: Source of the weights, on the CPU; torch's global one if absent.
+        device: "cpu", or "meta" for shapes without memory. Where to train is for ``network.to`` to say.
+
+    Returns:
+        (generator, discriminator), in training mode.
+
+    Raises:
+        ValueError: The name is unknown, or the network cannot be built as asked.
+        MemoryError: The weights do not fit into this machine's memory.
+    """
+    if device not in ("cpu", "meta"):
+        raise ValueError(f"device must be cpu or meta, got {device!r}: move the networks with .to(device)")
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
+    known = ARCHITECTURES[name]
+    if image_size not in (None, known.image_size) and name != "dcgan":
+        raise ValueError(
+            f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
+        )
+    asked = (image_size, channels, base_channels)
+    own = (known.image_size, known.channels, known.base_channels)
+    size, colours, width = (
+        default if value is None else value for value, default in zip(asked, own, strict=True)
+    )
+    size, colours, width, latent_dim = _check_positive(
+        image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim
+    )
+    num_classes = known.num_classes if num_classes is None else num_classes
+    if known.num_classes and not num_classes:
+        raise ValueError(f"{name} draws by class: num_classes must be at least 1, got {num_classes}")
+    g_layers, d_layers = known.layers(size, colours, width)
+    with torch.device(device), torch.inference_mode(False):
+        generator = Generator(size, colours, width, latent_dim, num_classes=num_classes, layers=g_layers)
+        discriminator = Discriminator(size, colours, width, num_classes=num_classes, layers=d_layers)
+    return init_weights(generator, rng), init_weights(discriminator, rng)

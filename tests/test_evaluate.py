@@ -1,0 +1,383 @@
+"""Measuring a run: what is compared with what, known answers, and what is refused before any work."""
+
+import importlib.util
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import nn
+
+from dcganlib import datasets, models, runs, zoo
+from dcganlib.config import TrainConfig
+from dcganlib.evaluation import classifier, metrics
+from dcganlib.evaluation.evaluate import IDEAL, evaluate
+from dcganlib.runtime import checkpoint, memory
+
+PIXELS = [
+    "precision",
+    "recall",
+    "two-sample accuracy",
+    "two-sample accuracy, real",
+    "two-sample accuracy, fake",
+    "copying in pixels, ratio",
+    "copying in pixels, share",
+]
+
+
+@pytest.fixture(scope="module")
+def blots(rng):
+    """200 grey images of 28 pixels, each a bright square of some size and place; the size is the label."""
+    images, labels = torch.zeros(200, 1, 28, 28, dtype=torch.uint8), torch.arange(200) % 10
+    places = torch.randint(2, 14, (200, 2), generator=rng(0)).tolist()
+    for index, (y, x) in enumerate(places):  # no two of them the same
+        side = 3 + index % 10
+        images[index, 0, y : y + side, x : x + side] = 255 - index // 2
+    return datasets.ImageSet(images, labels, "mnist-mini", "blots", "none", datasets.MNIST_CLASSES)
+
+
+@pytest.fixture
+def _few(blots, monkeypatch):
+    """Stand-in for the bundled digits, which take a while to read."""
+    monkeypatch.setattr(datasets, "_mnist_mini", lambda: blots)
+
+
+@pytest.fixture
+def make_run(tmp_path, rng):
+    """Write the folder of a run: ``make_run(averaged=True)``."""
+
+    def make(folder=None, *, plain=True, averaged=False, classes=0, channels=1, source="mnist-mini", size=28):
+        folder = folder or tmp_path / "run"
+        folder.mkdir(parents=True)
+        options = {"image_size": size, "channels": channels, "base_channels": 2, "latent_dim": 6}
+        name = "dcgan-28" if size == 28 and not classes else "dcgan"
+        for kept, file, seed in ((plain, "generator", 0), (averaged, "ema", 1)):
+            if kept:
+                generator = zoo.build(name, classes=classes, rng=rng(seed), **options)[0]
+                checkpoint.save_generator(folder / f"{file}.safetensors", generator)
+        (folder / "history.csv").write_text(
+            "step,epoch,d_loss,g_loss,d_real,d_fake\n1,1,0.5,0.5,0.5,0.5\n", encoding="utf-8"
+        )
+        settings = runs.RunConfig(source, name, 1, size, channels, 2, 1, 1, TrainConfig(prior="uniform"))
+        (folder / "config.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def drawing(monkeypatch, images):
+    """Let every generator draw the given images, over and over."""
+    state = {"next": 0}
+
+    def generate(generator, z, labels=None):
+        chosen = (torch.arange(len(z)) + state["next"]) % len(images)
+        state["next"] += len(z)
+        return datasets.to_float(images[chosen])
+
+    monkeypatch.setattr(models, "generate", generate)
+
+
+@pytest.mark.usefixtures("_few")
+def test_every_measure_stands_beside_that_of_real_images(make_run):
+    folder = make_run()
+    found = evaluate(folder, samples=60, device="cpu")
+    assert list(found.measures) == [name for name in IDEAL if name != "FID (Inception)"]
+    for name, measure in found.measures.items():
+        assert len(measure.values) == len(measure.real) == 3, name
+    assert (found.samples, found.real_samples, found.searched) == (60, 60, 60)
+    assert (found.train, found.held_out) == (100, 100)
+    assert "trained on them too" in found.held_out_are
+    assert found.network.startswith("classifier mnist, right on 9")
+    assert found.seeds == (0, 1, 2)
+    assert found.generator == "last step"
+    fresh = found.measures
+    assert sum(fresh["Fréchet distance"].values) > 5 * sum(fresh["Fréchet distance"].real) > 0
+    assert set(fresh["two-sample accuracy, fake"].values) == {1.0}
+    assert max(fresh["precision"].values) < 0.1 < 0.7 < min(fresh["precision"].real)
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_file_and_the_table_say_what_was_measured(make_run):
+    folder = make_run()
+    found = evaluate(folder, samples=60, repeats=2, seed=4, device="cpu")
+    assert found.file == folder / "evaluation.json"
+    content = json.loads(found.file.read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(found.as_dict()))
+    kept = content["measures"]["precision"]
+    assert kept["values"] == list(found.measures["precision"].values)
+    assert kept["real_mean"] == pytest.approx(sum(kept["real"]) / 2)
+    assert content["seeds"] == [4, 5]
+    assert [sum(content["classes"][name]["training"][i] for name in "0123456789") for i in (0, 1)] == [60, 60]
+    table = found.as_table()
+    for text in ("60 of", "classifier mnist", "4, 5", f"{kept['mean']:.4g}", f"{kept['real_mean']:.4g}"):
+        assert text in table
+    lines = table.split("\n")
+    assert [line.split("  ")[0] for line in lines[8:]] == list(found.measures)
+    assert "last step; batch norm: the running statistics stored with these weights" in lines[1]
+    assert len(list(folder.glob(".*"))) == 0  # nothing half-written
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_seed_gives_the_same_numbers_again_whatever_the_global_one(make_run):
+    folder = make_run()
+    torch.manual_seed(1)
+    first = evaluate(folder, samples=60, device="cpu")
+    torch.manual_seed(2)
+    assert evaluate(folder, samples=60, device="cpu") == first
+    other = evaluate(folder, samples=60, seed=100, device="cpu")
+    one, two = (sum(x.measures["Fréchet distance"].values) / 3 for x in (first, other))
+    assert one != two
+    assert one == pytest.approx(two, rel=0.2)
+    assert len(set(first.measures["Fréchet distance"].values)) == 3
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_generator_of_training_images_is_caught_as_copying(make_run, blots, monkeypatch):
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    drawing(monkeypatch, blots.images[order[100:]])  # those that are not held out
+    found = evaluate(make_run(), samples=100, device="cpu").measures
+    for view in ("pixels", "features"):
+        assert set(found[f"copying in {view}, ratio"].values) == {0.0}
+        assert set(found[f"copying in {view}, share"].values) == {1.0}
+        assert found[f"copying in {view}, ratio"].real == pytest.approx([1, 1, 1], abs=0.4)
+    assert set(found["two-sample accuracy"].values) == {0.0}
+    assert found["two-sample accuracy"].real == pytest.approx([0.5] * 3, abs=0.2)
+    assert found["Fréchet distance"].values == pytest.approx([0, 0, 0], abs=1e-3)
+    assert set(found["precision"].values) == set(found["recall"].values) == {1.0}
+    assert found["classes, chi-squared"].values == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_generator_of_one_image_lacks_classes_and_recall(make_run, blots, monkeypatch):
+    drawing(monkeypatch, blots.images[:1])
+    found = evaluate(make_run(), samples=100, repeats=1, device="cpu")
+    assert found.measures["recall"].values[0] < 0.1
+    assert found.measures["missing classes"].values == (9,)
+    seen = [counts.samples[0] for counts in found.num_classes.values()]
+    assert sorted(seen) == [0] * 9 + [100]
+    assert found.measures["missing classes"].real[0] < 9
+
+
+@pytest.mark.usefixtures("_few")
+def test_no_more_samples_are_drawn_than_there_are_training_images(make_run):
+    found = evaluate(make_run(), repeats=1, device="cpu")
+    assert found.samples == 100
+    assert "There are 100 training images" in found.notes[0]
+    assert found.notes[0] in found.as_table()
+
+
+@pytest.mark.usefixtures("_few")
+def test_averaged_weights_are_measured_unless_the_plain_are_asked_for(make_run, tmp_path):
+    folder = make_run(averaged=True)
+    smooth, plain = (evaluate(folder, samples=20, repeats=1, ema=p, device="cpu") for p in (True, False))
+    assert (smooth.generator, plain.generator) == ("ema", "last step")
+    assert smooth.measures["Fréchet distance"] != plain.measures["Fréchet distance"]
+    alone = make_run(tmp_path / "alone", plain=False, averaged=True)
+    assert evaluate(alone, samples=20, repeats=1, device="cpu").measures == smooth.measures
+    with pytest.raises(ValueError, match="averaged weights alone: leave out --no-ema"):
+        evaluate(alone, samples=20, ema=False)
+
+
+def test_a_conditional_generator_is_told_labels_with_the_classes_shares_and_not_those_of_the_reference(
+    make_run, blots, monkeypatch
+):
+    skewed = replace(blots, labels=(torch.arange(200) % 4 == 0).long())
+    monkeypatch.setattr(datasets, "_mnist_mini", lambda: skewed)
+    asked, generate = [], models.generate
+
+    def listen(generator, z, labels=None):
+        asked.append(labels)
+        return generate(generator, z, labels)
+
+    monkeypatch.setattr(models, "generate", listen)
+    folder = make_run(classes=10)
+    for _ in range(2):
+        evaluate(folder, samples=100, repeats=20, device="cpu")
+    ones = torch.cat(asked).view(2, 20, 100).sum(2)  # in each draw
+    assert torch.equal(ones[0], ones[1])  # seeded
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    share = skewed.labels[order[100:]].double().mean().item()  # of the half that is the training set
+    spread = (share * (1 - share) / 100) ** 0.5  # of independent draws; each reference has `share` itself
+    assert (ones[0] / 100).mean().item() == pytest.approx(share, abs=4 * spread / 20**0.5)
+    assert 0.5 * spread < (ones[0] / 100).std().item() < 1.6 * spread
+
+
+@pytest.mark.usefixtures("_few")
+@pytest.mark.parametrize(
+    "around",
+    [torch.device("meta"), torch.inference_mode(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16)],
+    ids=["meta", "inference", "no_grad", "autocast"],
+)
+def test_the_measures_do_not_depend_on_what_the_caller_has_set(make_run, around):
+    folder = make_run()
+    expected = evaluate(folder, samples=20, repeats=1, device="cpu")
+    with around:
+        assert evaluate(folder, samples=20, repeats=1, device="cpu") == expected
+
+
+@pytest.mark.usefixtures("_few")
+def test_samples_that_do_not_fit_into_memory_are_refused_before_any_is_drawn(make_run, monkeypatch):
+    monkeypatch.setattr(models, "generate", None)
+    monkeypatch.setattr(memory, "available_memory", lambda: 400_000_000)
+    words = r"60 samples take 0\.5 GB of memory, 0\.4 GB are free: ask for fewer --samples"
+    with pytest.raises(MemoryError, match=words):
+        evaluate(make_run(), samples=60, device="cpu")
+
+
+def test_a_generator_without_batch_norm_is_said_to_have_none(rng):
+    plain = models.Layer(1, kernel=16, stride=1, padding=0, norm=None, activation="tanh")
+    network = models.Generator(latent_dim=3, image_size=16, channels=1, layers=[plain])
+    assert evaluate._batch_norm(network) == "none"
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_latents_are_those_of_the_seed_and_the_prior_of_the_run(make_run, monkeypatch):
+    seen, generate = [], models.generate
+    monkeypatch.setattr(models, "generate", lambda g, z, labels: seen.append(z) or generate(g, z, labels))
+    monkeypatch.setattr(evaluate, "BATCH", 7)
+    evaluate(make_run(), samples=20, repeats=2, seed=3, device="cpu")
+    for seed, z in zip((3, 4), torch.cat(seen).split(20), strict=True):
+        assert torch.equal(z, runs.sample_z(20, 6, prior="uniform", rng=torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_stored_run_is_measured_into_the_current_folder(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "stored")
+    folder = make_run(tmp_path / "stored" / "small")
+    before = sorted(path.name for path in folder.iterdir())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    evaluate("small", samples=20, repeats=1, device="cpu")
+    evaluate(folder, samples=20, repeats=1, device="cpu", out=tmp_path / "there" / "own.json")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    kept = [tmp_path / "here" / "evaluation-small.json", tmp_path / "there" / "own.json"]
+    one, two = (json.loads(path.read_text(encoding="utf-8")) for path in kept)
+    assert one["measures"] == two["measures"]
+    assert (one["run"], two["run"]) == ("small", str(folder))
+
+
+def test_a_folder_is_measured_by_its_pixels_and_says_why(make_run, image_folder):
+    found = evaluate(make_run(source=str(image_folder), size=16), repeats=2, device="cpu")
+    assert list(found.measures) == PIXELS
+    assert found.samples == 10
+    assert found.network == "none, the pixels themselves"
+    assert found.num_classes == {}
+    assert f"there is no classifier for {image_folder}" in found.as_table()
+
+
+@pytest.mark.usefixtures("_few")
+def test_images_of_another_size_than_the_classifier_knows_are_measured_by_their_pixels(make_run):
+    found = evaluate(make_run(size=16), samples=20, repeats=1, device="cpu")
+    assert list(found.measures) == PIXELS
+    assert "the classifier mnist looks at images of 1 x 28 x 28, not 1 x 16 x 16" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "held_out_count"), [("mnist", 50, None), ("celeba", 50, None), ("faces", 50, 50)]
+)
+def test_a_test_split_is_held_out_where_there_is_one(blots, monkeypatch, name, count, held_out_count):
+    asked = []
+
+    def load(name, **options):
+        asked.append((name, options.get("split"), options["count"], options["image_size"], options["root"]))
+        return blots
+
+    monkeypatch.setattr(datasets, "load", load)
+    settings = runs.RunConfig(name, "dcgan", 1, 64, 3, 2, 1, 1, TrainConfig(), count=count)
+    _, _, told = evaluate._sets(settings, "place", 0)
+    assert asked == [(name, None, count, 64, "place"), (name, "test", held_out_count, 64, "place")]
+    assert told == "its test split"
+
+
+def test_a_set_without_a_test_split_is_cut_in_two_halves(blots, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda name, **options: replace(blots, images=blots.images[:151]))
+    settings = runs.RunConfig("mnist-mini", "dcgan-28", 1, 28, 1, 2, 1, 1, TrainConfig())
+    train, held_out, _ = evaluate._sets(settings, None, 5)
+    assert (len(train), len(held_out)) == (76, 75)
+    both = torch.cat([train.images, held_out]).flatten(1).unique(dim=0)
+    assert torch.equal(both, blots.images[:151].flatten(1).unique(dim=0))
+    squares = (train.images.flatten(1) > 0).sum(1).double().sqrt().long() - 3  # the label, read off the image
+    assert train.labels.tolist() == squares.tolist()
+    again, other = (evaluate._sets(settings, None, seed)[0].images for seed in (5, 6))
+    assert torch.equal(again, train.images)
+    assert not torch.equal(other, train.images)
+
+
+def test_attributes_are_counted_with_their_absence():
+    network = classifier.Classifier(16, 3, ("Smiling", "Hat", "Eyeglasses"), multilabel=True, widths=(2,))
+    labels = torch.tensor([[True, False, False], [True, True, False]])
+    assert evaluate._count(network, {"labels": labels}).tolist() == [2, 1, 0, 0, 1, 2]
+
+
+# --- Inception
+
+
+class Means(nn.Module):
+    """Stands in for Inception: bytes in, the means of the channels out."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        return images.float().mean((2, 3)) * self.weight
+
+
+@pytest.mark.usefixtures("_few")
+def test_the_fid_is_the_frechet_distance_of_inception_features(make_run, monkeypatch):
+    monkeypatch.setattr(evaluate, "_inception", lambda channels: evaluate._Inception(Means()))
+    folder = make_run(channels=3)
+    found = evaluate(folder, samples=50, repeats=1, inception=True, device="cpu")
+    assert list(found.measures)[-1] == "FID (Inception)"
+    rng = torch.Generator().manual_seed(0)
+    z = runs.sample_z(50, 6, prior="uniform", rng=rng)
+    train, _, _ = evaluate._sets(runs.read_config(folder), None, 0)
+    fake = datasets.to_uint8(models.generate(runs.read(folder).generator, z))
+    real = train.images[torch.randperm(100, generator=rng)[:50]]
+    expected = metrics.frechet_distance(real.float().mean((2, 3)), fake.float().mean((2, 3)))
+    assert found.measures["FID (Inception)"].values[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_inception_is_refused_at_once_where_it_cannot_be(make_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load", None)  # no data are read
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(ValueError, match="have 1 channel: no --inception"):
+        evaluate(make_run(), inception=True, device="cpu")
+    colour = make_run(tmp_path / "colour", channels=3)
+    found = None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(ModuleNotFoundError, match="pip install torch-fidelity"):
+        evaluate(colour, inception=True, device="cpu")
+    found = "there"
+    with pytest.raises(FileNotFoundError, match=r"hub.checkpoints.weights-inception-.*get it from https"):
+        evaluate(colour, inception=True, device="cpu")
+
+
+# --- bad input
+
+
+def test_bad_requests_are_refused_before_any_data_is_read(make_run, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "load", None)
+    folder = make_run()
+    for options, message in (
+        ({"samples": 9}, "samples must be at least 10, got 9"),
+        ({"repeats": 0}, "repeats must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(folder, **options)
+    with pytest.raises(PermissionError, match="cannot be written: name another file with --out"):
+        evaluate(folder, out=tmp_path)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(PermissionError, match="cannot be written"):
+        evaluate(folder, out=tmp_path / "file" / "evaluation.json")
+    with pytest.raises(FileNotFoundError, match="there is no run nowhere"):
+        evaluate("nowhere")
+
+
+@pytest.mark.usefixtures("_few")
+def test_a_set_that_is_too_small_is_refused(make_run, monkeypatch, blots):
+    monkeypatch.setattr(datasets, "load", lambda name, **options: replace(blots, images=blots.images[:19]))
+    with pytest.raises(ValueError, match="too small to measure: 9 images of 10 are held out"):
+        evaluate(make_run(), device="cpu")

@@ -13,7 +13,7 @@ WORKERS ?= $(shell $(PY) -c "import joblib; print(min(8, joblib.cpu_count()))")
 # The floor for coverage, in pyproject.toml, is Linux's: elsewhere the tests of several processes are skipped.
 ANY_COVERAGE := $(if $(filter Linux,$(shell uname -s)),,--cov-fail-under=0)
 # The notebooks that take longest begin first, so that none of them runs alone at the end.
-SLOWEST   := $(addprefix book/,04_mnist_dcgan.ipynb 02_from_gan_to_dcgan.ipynb 05_celeba_dcgan.ipynb 07_measuring_gans.ipynb)
+SLOWEST   := $(addprefix book/,03_mnist_dcgan.ipynb 04_dcgan_guidelines.ipynb 05_celeba_dcgan.ipynb 07_measuring_gans.ipynb)
 NOTEBOOKS := $(SLOWEST) $(filter-out $(SLOWEST),$(sort $(wildcard book/*.ipynb)))
 
 # Threads that wait sleep in place of spinning. On a machine with other work a spinning thread takes the

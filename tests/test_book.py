@@ -11,15 +11,17 @@ import yaml
 
 ROOT = chapters.ROOT
 BOOK = chapters.BOOK
-CHAPTERS = chapters.chapters()
-PAGES = sorted(path for path in BOOK.glob("*.md") if path not in CHAPTERS)
+NOTEBOOKS = chapters.chapters()
+CHAPTERS = [md for md in NOTEBOOKS if md.name[0].isdigit()]  # the others are appendices
+PAGES = sorted(path for path in BOOK.glob("*.md") if path not in NOTEBOOKS)
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
 BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
 SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "display"}
 
 every_chapter = pytest.mark.parametrize("md", CHAPTERS, ids=lambda md: md.stem)
-every_text = pytest.mark.parametrize("md", [*CHAPTERS, *PAGES], ids=lambda md: md.stem)
+every_notebook = pytest.mark.parametrize("md", NOTEBOOKS, ids=lambda md: md.stem)
+every_text = pytest.mark.parametrize("md", [*NOTEBOOKS, *PAGES], ids=lambda md: md.stem)
 
 
 def parsed(cell) -> ast.Module:
@@ -55,7 +57,7 @@ def prose_of(md: Path) -> str:
     return re.sub(r"\$\$.*?\$\$|`[^`]*`|\$[^$]*\$", "", text, flags=re.S)
 
 
-@every_chapter
+@every_notebook
 def test_the_pair_is_in_step(md):
     assert chapters.problems(md) == []
 
@@ -67,7 +69,7 @@ def test_addresses_follow_from_one_place():
         assert address["repository"] in (ROOT / name).read_text(encoding="utf-8"), name
     slug = address["repository"].removeprefix("https://github.com/")
     allowed = {path for pattern in chapters.STAMPED for path in ROOT.glob(pattern)}
-    allowed |= {md.with_suffix(".ipynb") for md in CHAPTERS} | {ROOT / "_config.yml"}
+    allowed |= {md.with_suffix(".ipynb") for md in NOTEBOOKS} | {ROOT / "_config.yml"}
     sources = [*ROOT.glob("*.*"), *BOOK.glob("*.*"), *ROOT.glob("dcganlib/*.py"), *ROOT.glob("tools/*.py")]
     strays = [
         p.name
@@ -105,7 +107,7 @@ def test_a_new_address_reaches_every_place(tmp_path, monkeypatch):
         assert chapters.with_stamp(md, md.read_text(encoding="utf-8")) == md.read_text(encoding="utf-8")
 
 
-@every_chapter
+@every_notebook
 def test_cells_that_show_something_have_their_output(md):
     for cell in code_of(md):
         *_, last = parsed(cell).body
@@ -117,7 +119,7 @@ def test_cells_that_show_something_have_their_output(md):
             assert pictures(cell), cell.source
 
 
-@every_chapter
+@every_notebook
 def test_every_figure_has_alt_text_a_caption_and_a_name(md):
     for cell in filter(pictures, code_of(md)):
         options = cell.metadata.get("mystnb", {})
@@ -172,7 +174,7 @@ def asserts(cell) -> bool:
     )
 
 
-@every_chapter
+@every_notebook
 def test_an_output_that_is_not_compared_is_checked_further_down_its_section(md):
     sections = [[]]
     for cell in chapters.stored(md).cells:
@@ -187,7 +189,7 @@ def test_an_output_that_is_not_compared_is_checked_further_down_its_section(md):
                 assert any(map(asserts, cells[index + 1 :])), f"nothing checks: {cell.source}"
 
 
-@every_chapter
+@every_notebook
 def test_cells_are_short(md):
     for cell in code_of(md):
         assert len([line for line in cell.source.splitlines() if line.strip()]) <= 20, cell.source
@@ -199,13 +201,13 @@ def test_the_prose_talks_down_to_nobody(md):
 
 
 def test_the_contents_list_every_chapter_in_order_and_no_empty_one():
-    assert [name for name in LISTED if re.match(r"book/\d\d_", name)] == [
-        f"book/{md.stem}" for md in CHAPTERS
+    assert [name for name in LISTED if re.match(r"book/(\d\d|[A-Z]\d?)_", name)] == [
+        f"book/{md.stem}" for md in NOTEBOOKS
     ]
     for name in [TOC["root"], *LISTED]:
         source = ROOT / f"{name}.md"
         assert source.exists(), name
-        if source in CHAPTERS:
+        if source in CHAPTERS:  # a short appendix is a good one
             assert len(prose_of(source)) > 2000, f"{name} is empty"
 
 
@@ -266,7 +268,7 @@ def test_an_earlier_run_time_counts_as_long_as_the_code_is_the_same(tmp_path):
     assert chapters.earlier_times(md, small_notebook("print(2)")) == {}
 
 
-@every_chapter
+@every_notebook
 def test_the_run_time_in_the_text_is_the_measured_one(md):
     executed = chapters.stored(md).metadata.executed
     if isinstance(executed.seconds, dict):

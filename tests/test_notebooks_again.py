@@ -135,6 +135,6 @@ def root_can_be_kept_from_writing(folder) -> bool:
 def test_the_chapter_on_sizes_says_the_same_after_a_failed_try_where_nothing_can_be_written(tmp_path):
     if not root_can_be_kept_from_writing(tmp_path):
         pytest.skip("root may write everywhere, and nothing can be mounted here")
-    told = run_again(chapters.BOOK / "03_size_arithmetic.ipynb", tmp_path, [0.5, None])
+    told = run_again(chapters.BOOK / "02_size_arithmetic.ipynb", tmp_path, [0.5, None])
     assert told["other"] == []
     assert told["cells"] > 20

@@ -70,7 +70,7 @@ STAMPED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "bo
 
 def chapters(numbers: list[str] | None = None) -> list[Path]:
     """The chapters' .md files in order; only those whose number is asked for, if any is."""
-    found = sorted(BOOK.glob("[0-9][0-9]_*.md"))
+    found = sorted(BOOK.glob("[0-9A-Z][0-9_]*_*.md"))  # chapters are numbered, appendices have a letter
     unknown = set(numbers or ()) - {path.name[:2] for path in found}
     if unknown:
         sys.exit(f"no chapter {', '.join(sorted(unknown))}; there are {', '.join(p.name[:2] for p in found)}")

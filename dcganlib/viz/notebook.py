@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import html
 import inspect
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ _MOVE = (
 
 
 def show_source(item: Any) -> Any:
-    """Show the source of a function or class of the library, as a notebook output.
+    """Show the source of a function or class of the library without its docstrings, as a notebook output.
 
-    The text is read from the code that runs, so what the page shows is what the cell below it calls.
+    The text is read from the code that runs, so what the page shows is what the cell below it calls. The
+    docstrings are in the reference.
 
     Args:
         item: A function, class or module with Python source.
@@ -43,7 +46,25 @@ def show_source(item: Any) -> Any:
     """
     from IPython.display import Markdown  # only notebooks have it
 
-    return Markdown(f"```python\n{inspect.getsource(item).rstrip()}\n```")
+    return Markdown(f"```python\n{_without_docstrings(inspect.getsource(item)).rstrip()}\n```")
+
+
+def _without_docstrings(source: str) -> str:
+    """Source code without the docstrings of its functions and classes; all other lines stay as they are."""
+    lines: list[str | None] = list(source.splitlines())
+    for node in ast.walk(ast.parse(textwrap.dedent(source))):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
+            text, *rest = node.body
+            end = text.end_lineno or text.lineno
+            while end < len(lines) and not lines[end]:
+                end += 1
+            lines[text.lineno - 1 : end] = [None] * (end - text.lineno + 1)
+            if not rest:
+                lines[text.lineno - 1] = " " * text.col_offset + "..."
+    return "\n".join(line for line in lines if line is not None)
 
 
 def show_animation(path: str | Path, alt: str, *, width: int = 360) -> Any:

@@ -78,9 +78,9 @@ def process_group() -> Iterator[None]:
             "go on from the last checkpoint"
         ) from error
     finally:
-        _talk = None
         if own and _is_initialized():
-            dist.destroy_process_group()
+            _destroy_groups()
+        _talk = None
 
 
 @contextmanager
@@ -261,6 +261,21 @@ def _exchange(value: Any = None, *, error: Exception | None = None) -> list[Any]
     if failed:
         raise OtherRankError(f"process {failed[0]} of {world_size()} has failed: {answers[failed[0]][0]}")
     return [value for _, value in answers]
+
+
+def _destroy_groups() -> None:
+    """End the groups that this process has made.
+
+    The end of a group waits for its threads, and a thread that frees a tensor waits for the interpreter's
+    lock. Before torch 2.8 a group keeps that lock while it waits, and neither goes on. A backend gives it
+    up, so each is held here until its group is gone (https://github.com/pytorch/pytorch/pull/154976).
+    """
+    global _talk
+    groups = [group for group in (dist.group.WORLD, _talk) if group is not None]
+    backends = [group._get_backend(torch.device("cpu")) for group in groups]
+    groups, _talk = [], None
+    dist.destroy_process_group()
+    del backends
 
 
 def _is_initialized() -> bool:

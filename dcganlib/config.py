@@ -12,6 +12,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
 
 
@@ -72,7 +74,7 @@ def check_fields(settings: object) -> None:
             continue
         fitting = [one for one, bare in zip(kinds, plain, strict=True) if _is(value, bare)]
         if not fitting:
-            raise ValueError(f"{name} must be {' or '.join(map(_said, plain))}, got {value!r}")
+            raise ValueError(f"{name} must be {' or '.join(map(_said, plain))}, got {_shown(value)}")
         for bounds in getattr(fitting[0], "__metadata__", ()):
             if not bounds.holds(value):
                 raise ValueError(f"{name} must be {bounds.words_for(value)}, got {value!r}")
@@ -87,6 +89,13 @@ def _is(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return type(value) is str and value in get_args(kind)
     return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it; in NumPy 1.26 the numbers of an array look like Python's own."""
+    if isinstance(value, np.generic):
+        return f"np.{type(value).__name__}({value.item()!r})"
+    return repr(value)
 
 
 def _said(kind: Any) -> str:

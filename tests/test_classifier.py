@@ -220,7 +220,11 @@ def test_small_gradients_are_not_lost_in_float16(stripes, rng):
     assert moved[1] == pytest.approx(moved[0], rel=0.2)
 
 
-@pytest.mark.parametrize("place", ["meta", "float64", "inference", "no_grad", "deterministic"])
+# torch 2.6 itself makes the step count of an AdamW on the default device.
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param("meta", marks=pytest.mark.pinned), "float64", "inference", "no_grad", "deterministic"],
+)
 def test_training_and_files_do_not_depend_on_what_the_caller_has_set(stripes, rng, tmp_path, place):
     around = {"meta": torch.device("meta"), "inference": torch.inference_mode(), "no_grad": torch.no_grad()}
 

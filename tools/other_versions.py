@@ -17,8 +17,10 @@ LOWEST_PYTHON, COLAB_PYTHON = ">=3.10,<3.13", "3.13"
 
 
 def fresh(folder: Path, python: str) -> Path:
-    """Make an empty environment with a Python of this machine; its Python's path."""
-    subprocess.run([find_uv_bin(), "venv", "--quiet", "--clear", "--python", python, folder], check=True)
+    """Make an empty environment with a Python found here or fetched by uv; its Python's path."""
+    command = [find_uv_bin(), "venv", "--quiet", "--clear", "--python", python, folder]
+    if subprocess.run(command).returncode:
+        raise SystemExit(f"no environment with Python {python}: put one on the PATH, or let uv fetch it")
     return program_of(folder, "python")
 
 

@@ -12,7 +12,6 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 
 WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
 
@@ -93,7 +92,9 @@ def _is(value: Any, kind: Any) -> bool:
 
 def _shown(value: Any) -> str:
     """A value as an error shows it; in NumPy 1.26 the numbers of an array look like Python's own."""
-    if isinstance(value, np.generic):
+    if type(value).__module__ == "numpy" and hasattr(
+        value, "item"
+    ):  # not imported: the command starts at once
         return f"np.{type(value).__name__}({value.item()!r})"
     return repr(value)
 

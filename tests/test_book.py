@@ -132,6 +132,16 @@ def test_every_figure_has_alt_text_a_caption_and_a_name(md):
         assert options["figure"].get("name", "").startswith("fig-"), f"no name: {cell.source}"
 
 
+@every_chapter
+def test_a_chapter_that_draws_charts_draws_them_in_the_books_style(md):
+    called = [
+        name_of(node)
+        for cell in chapters.code_cells(chapters.from_source(md))
+        for node in ast.walk(parsed(cell))
+    ]
+    assert "use_style" in called or not {"subplots", "show_grid", "plot_history"} & set(called)
+
+
 @every_text
 def test_every_picture_in_the_text_has_alt_text(md):
     text = md.read_text(encoding="utf-8")

@@ -8,7 +8,6 @@ named networks say.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dcganlib.config import Share, check_fields
+from dcganlib.runtime import memory
 from dcganlib.sizes import feature_sizes
 
 Norm = Literal["batch", "batch1d"]
@@ -382,27 +382,17 @@ def _count_weights(layers: Sequence[Layer], in_channels: int, num_classes: int) 
 
 
 def _check_fits(layers: Sequence[Layer], in_channels: int, **asked: int) -> None:
-    """Refuse weights that this machine's memory could not hold, by the number that was asked for."""
+    """Refuse weights that do not fit into this machine's free memory, by the number that was asked for."""
     if torch.empty(0).device.type == "meta":
         return
     weights = _count_weights(layers, in_channels, asked["num_classes"])
-    if not _fits(4 * weights):
+    if not memory.fits(4 * weights):
         usual = {"base_channels": 64, "latent_dim": 100, "num_classes": 10, "channels": 3}
         name = max(usual, key=lambda name: asked.get(name, 0) / usual[name])
         raise MemoryError(
             f"{name} {asked[name]} makes a network of {weights:,} weights, {4 * weights / 1e9:,.0f} GB, more "
-            "than this machine's memory: use a smaller one"
+            "than this machine has free memory for: use a smaller one"
         )
-
-
-def _fits(size: int) -> bool:
-    """Whether this machine has memory for so many bytes, other programs aside."""
-    try:
-        torch.empty(size, dtype=torch.uint8, device="cpu")  # not touched, so not taken
-    except (RuntimeError, TypeError):  # the second for numbers beyond 64 bits
-        return False
-    known = hasattr(os, "sysconf")  # as on all but Windows, which promises no memory that it does not have
-    return not known or size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _checked_classes(num_classes: int) -> int:

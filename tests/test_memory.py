@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dcganlib.runtime.memory import available_memory
 
@@ -68,3 +69,18 @@ def test_it_is_not_known_where_linux_does_not_tell(make, tmp_path):
 def test_this_machine_has_some_and_no_more_than_is_built_in():
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     assert 10_000_000 < available_memory() <= 1024 * int(lines["MemTotal"].split()[0])
+
+
+def test_each_kind_of_device_is_asked_in_its_own_way(monkeypatch):
+    monkeypatch.setattr(machine, "available_memory", lambda: 7)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 + device.index, 99))
+    assert [machine.free_memory(device) for device in ("cpu", "cuda:1", "mps")] == [7, 11, None]
+
+
+@pytest.mark.parametrize("free", [1000, None])
+def test_what_fits_is_known_also_where_the_system_tells_nothing(free, monkeypatch):
+    monkeypatch.setattr(machine, "available_memory", lambda: free)
+    assert machine.fits(1000)
+    assert not machine.fits(2**62)
+    assert not machine.fits(10**30)
+    assert machine.fits(1001) is (free is None)

@@ -898,7 +898,7 @@ def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_rea
         new_run(steps=1, base_channels=100_000)
     with pytest.raises(MemoryError, match="a network with base_channels 1000000000 does not fit.*lower base"):
         new_run(steps=1, base_channels=10**9)
-    monkeypatch.setattr(runs, "_memory", lambda place: 10_000)
+    monkeypatch.setattr(runs.machine, "free_memory", lambda place="cpu": 10_000)
     with pytest.raises(
         MemoryError, match="base_channels 4 takes 0 GB to train, and cpu has 0 left: lower base"
     ):

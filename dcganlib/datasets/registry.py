@@ -353,7 +353,7 @@ def make_loader(
         )
     seed = int(torch.randint(2**62, (), generator=rng, device="cpu"))
     device = torch.empty(0, device=device).device  # "cuda" means one of them
-    home = device if images.nbytes <= _room(device) else images.device
+    home = device if _has_room(device, images.nbytes) else images.device
     labels = None if labels is None else labels.to(home)
     return Loader(images.to(home), batch_size, seed, drop_last, labels, device)
 
@@ -364,9 +364,9 @@ def data_root(root: str | Path | None = None) -> Path:
     return files.expand_user(asked) if asked else files.cache_dir()
 
 
-def _room(device: torch.device) -> float:
-    """Bytes that a set may take on a device: half of what a GPU has free, as training needs the rest."""
-    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether a set may lie on a device: a GPU gives it half of what is free, as training needs the rest."""
+    return device.type != "cuda" or machine.fits(2 * size, device)
 
 
 def _mnist(name: str, root: str | Path | None, split: str, download: bool) -> ImageSet:

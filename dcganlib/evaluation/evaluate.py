@@ -512,9 +512,7 @@ def _inception(channels: int) -> _Inception:
 
 def _refuse_too_many(subject: _Subject, count: int, sets: Sequence[Tensor], place: torch.device) -> None:
     """Refuse samples that do not fit into memory, before any is drawn."""
-    available = memory.available_memory()
-    if place.type == "cuda":
-        available = torch.cuda.mem_get_info(place)[0]
+    available = memory.free_memory(place)
     width = 0 if subject.network is None else subject.network.widths[-1]
     width += 0 if subject.inception is None else INCEPTION_WIDTH
     needed = count * sets[0][0].numel() + 4 * width * (count + sum(map(len, sets))) + WORK

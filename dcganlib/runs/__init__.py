@@ -1079,18 +1079,11 @@ def _refuse_too_large(settings: RunConfig, place: torch.device) -> None:
         pair = _build(settings, device="meta")  # shapes alone
     # Each weight has a gradient and Adam's two moments.
     needed = 4 * sum(weight.nbytes for network in pair for weight in network.parameters())
-    room = _memory(place)
+    room = machine.free_memory(place)
     if room is not None and needed > room:
         raise MemoryError(
             f"{what} takes {needed / 1e9:,.0f} GB to train, and {place} has {room / 1e9:,.0f} left: {advice}"
         )
-
-
-def _memory(place: torch.device) -> int | None:
-    """Bytes that a device can still give, where that can be known."""
-    if place.type == "cuda":
-        return torch.cuda.mem_get_info(place)[0]
-    return memory.available_memory() if place.type == "cpu" else None
 
 
 def _refuse_source(out: Path, source: str | Path) -> None:

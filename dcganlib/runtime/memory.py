@@ -1,9 +1,43 @@
-"""What the machine, or the container that this process runs in, still gives it."""
+"""What memory a device, or the container that this process runs in, can still give."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+
+import torch
+
+
+def free_memory(device: str | torch.device = "cpu") -> int | None:
+    """Bytes of memory that a device can still give.
+
+    Args:
+        device: As torch names it.
+
+    Returns:
+        The number; None where it is not known: on MPS, and for the CPU on macOS and Windows.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory() if device.type == "cpu" else None
+
+
+def fits(size: int, device: str | torch.device = "cpu") -> bool:
+    """Whether a device has free memory for so many bytes. Where it is not known, the allocator decides.
+
+    Args:
+        size: Bytes, of any magnitude.
+        device: As ``free_memory`` takes it.
+    """
+    free = free_memory(device)
+    if free is not None:
+        return size <= free
+    try:
+        torch.empty(size, dtype=torch.uint8, device="cpu")  # not touched, so not taken
+    except (RuntimeError, TypeError):  # the second for numbers beyond 64 bits
+        return False
+    return True
 
 
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:

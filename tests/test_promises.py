@@ -784,7 +784,8 @@ def test_a_film_of_400_grids_opens_one_at_a_time_and_keeps_their_order(tmp_path,
         assert film.n_frames == 400
     opened.clear()
     monkeypatch.setattr(runs, "FILM", 16 * 50)  # room for 50 frames
-    runs._film(tmp_path)
+    with pytest.warns(UserWarning, match=r"samples\.gif shows 50 of the 400 pictures in .*samples, at even"):
+        runs._film(tmp_path)
     assert (len(opened), opened[0], opened[-1]) == (50, "step_000000.png", "step_1000199.png")
     with Image.open(tmp_path / "samples.gif") as film:
         assert film.n_frames == 50

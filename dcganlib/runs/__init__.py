@@ -775,6 +775,11 @@ def _film(out: Path) -> None:
             with Image.open(paths[0]) as first:
                 room = max(2, FILM // (first.width * first.height))
             if len(paths) > room:
+                warnings.warn(
+                    f"{name}.gif shows {room:,} of the {len(paths):,} pictures in {out / name}, at even "
+                    "distances: more do not fit into memory at once",
+                    stacklevel=2,
+                )
                 paths = [paths[i * (len(paths) - 1) // (room - 1)] for i in range(room)]
             plot.animate(map(_opened, paths), out / f"{name}.gif")
 

@@ -99,6 +99,7 @@ AWKWARD = {
         stored(Image.frombytes("I;16B", (8, 8), SIXTEEN.astype(">u2").tobytes()), "TIFF"),
         colours(SIXTEEN / 257),
     ),
+    "page.jpg": (b"<!DOCTYPE html><html><body>Log in first</body></html>", "is a web page"),
     "text.jpg": (b"this is a letter, not a picture", "is no picture"),
     "truncated.jpg": (stored(np.tile(RGB, (9, 9, 1)), "JPEG")[:-900], "truncated"),
     "turned.png": (turned(), RGB),

@@ -72,15 +72,15 @@ def test_this_machine_has_some_and_no_more_than_is_built_in():
 
 
 def test_each_kind_of_device_is_asked_in_its_own_way(monkeypatch):
-    monkeypatch.setattr(machine, "available_memory", lambda: 7)
+    monkeypatch.setattr(memory, "available_memory", lambda: 7)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 + device.index, 99))
-    assert [machine.free_memory(device) for device in ("cpu", "cuda:1", "mps")] == [7, 11, None]
+    assert [memory.free_memory(device) for device in ("cpu", "cuda:1", "mps")] == [7, 11, None]
 
 
 @pytest.mark.parametrize("free", [1000, None])
 def test_what_fits_is_known_also_where_the_system_tells_nothing(free, monkeypatch):
-    monkeypatch.setattr(machine, "available_memory", lambda: free)
-    assert machine.fits(1000)
-    assert not machine.fits(2**62)
-    assert not machine.fits(10**30)
-    assert machine.fits(1001) is (free is None)
+    monkeypatch.setattr(memory, "available_memory", lambda: free)
+    assert memory.fits(1000)
+    assert not memory.fits(2**62)
+    assert not memory.fits(10**30)
+    assert memory.fits(1001) is (free is None)

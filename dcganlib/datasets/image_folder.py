@@ -27,7 +27,14 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dcganlib.runtime.files import cache_dir, refuse_web_page, writable, write_atomically, write_text
+from dcganlib.runtime.files import (
+    cache_dir,
+    is_web_page,
+    refuse_web_page,
+    writable,
+    write_atomically,
+    write_text,
+)
 
 NOT_READ = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")
 """Formats that Pillow lists and that hold no pixels, or need another program to draw them."""
@@ -431,7 +438,10 @@ def _picture(stream: BinaryIO, mode: str, limit: int) -> Image.Image:
         raise
     except Exception as error:
         stream.seek(start)
-        bare = _without_metadata(stream.read())
+        content = stream.read()
+        if is_web_page(content):
+            raise ValueError("is a web page that was saved in place of a picture") from error
+        bare = _without_metadata(content)
         if bare is None:
             raise
         try:

@@ -366,7 +366,7 @@ def data_root(root: str | Path | None = None) -> Path:
 
 def _has_room(device: torch.device, size: int) -> bool:
     """Whether a set may lie on a device: a GPU gives it half of what is free, as training needs the rest."""
-    return device.type != "cuda" or machine.fits(2 * size, device)
+    return device.type != "cuda" or memory.fits(2 * size, device)
 
 
 def _mnist(name: str, root: str | Path | None, split: str, download: bool) -> ImageSet:

@@ -1084,7 +1084,7 @@ def _refuse_too_large(settings: RunConfig, place: torch.device) -> None:
         pair = _build(settings, device="meta")  # shapes alone
     # Each weight has a gradient and Adam's two moments.
     needed = 4 * sum(weight.nbytes for network in pair for weight in network.parameters())
-    room = machine.free_memory(place)
+    room = memory.free_memory(place)
     if room is not None and needed > room:
         raise MemoryError(
             f"{what} takes {needed / 1e9:,.0f} GB to train, and {place} has {room / 1e9:,.0f} left: {advice}"

@@ -256,6 +256,11 @@ def check_overwrite(path: Path, force: bool = False, *, ours: Callable[[Path], b
     check_folder(path)
 
 
+def is_web_page(content: bytes) -> bool:
+    """Whether a file is an HTML page, by its first bytes, 512 or more."""
+    return content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
 def refuse_web_page(
     path: Path | str, content: bytes, *, error: type[ValueError] = ValueError, about: str = ""
 ) -> None:
@@ -270,7 +275,7 @@ def refuse_web_page(
     Raises:
         ValueError: It is such a page.
     """
-    if content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+    if is_web_page(content):
         raise error(
             f"{path} is a web page, not the file. A host sends such a page when its download quota is used "
             "up, or when it wants a confirmation: delete it, and download the file in a browser, or "

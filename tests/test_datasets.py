@@ -164,7 +164,11 @@ def test_a_loader_takes_one_number_from_its_source_and_none_from_the_global_one(
     [
         (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), 0, "batch_size must be at least 1, got 0"),
         (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), -3, "got -3"),
-        (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), 11, "11 is more than the 10 images.*drop_last"),
+        (
+            torch.zeros(10, 1, 4, 4, dtype=torch.uint8),
+            11,
+            "11 is more than the number.*at most 10",
+        ),
         (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), 1, "no images"),
         (torch.zeros(10, 1, 4, 4), 1, "float32"),
         (torch.zeros(10, 4, 4, dtype=torch.uint8), 1, r"\(10, 4, 4\)"),

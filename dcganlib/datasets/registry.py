@@ -338,8 +338,8 @@ def make_loader(
         raise ValueError("there are no images in the set")
     if drop_last and len(images) < batch_size:
         raise ValueError(
-            f"batch_size {batch_size} is more than the {len(images)} images, and drop_last would leave "
-            f"0 steps; use a batch_size of at most {len(images)}, or drop_last=False"
+            f"batch_size {batch_size} is more than the number of images, {len(images)}, so an epoch would "
+            f"have no step: use a batch_size of at most {len(images)}, or add images"
         )
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != torch.int64):
         raise ValueError(

@@ -179,6 +179,13 @@ def test_a_loader_that_could_not_give_batches_is_refused_by_name(images, batch_s
         make_loader(images, batch_size)
 
 
+def test_a_gpu_gives_a_set_half_of_what_it_has_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    gpu = torch.device("cuda")
+    assert [data._has_room(gpu, size) for size in (500, 501)] == [True, False]
+    assert data._has_room(torch.device("cpu"), 10**30)  # where it lies already
+
+
 # The sets by name
 
 

@@ -404,11 +404,13 @@ def refusals(*names):
 
 def test_each_process_takes_the_gpu_of_its_number(together, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    assert found_by(together(joined(lambda: str(distributed.local_device(torch.device("cuda")))))) == [
-        "cuda:0",
-        "cuda:1",
-    ]
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+
+    def work():
+        return [str(distributed.local_device(torch.device("cuda"))), *taken]
+
+    assert found_by(together(joined(work))) == [["cuda:0", 0], ["cuda:1", 1]]
 
 
 def test_devices_that_a_group_cannot_train_on_are_refused_by_all(together, monkeypatch):

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -295,6 +296,8 @@ def test_nothing_to_find_says_what_was_looked_for(tmp_path, kind):
         (b"<HTML><body>", "is a web page"),
         (b"PK\x03\x04" + bytes(1996), "breaks off after 2,000 bytes"),
         (b"hello", "is no zip archive"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", r"is a \.7z archive"),
+        (b"Rar!\x1a\7\1\0", r"is a \.rar archive"),
         (odd_zip(b"\xff.png", flags=0x800), "is no zip archive, or is damaged"),  # a name that is no text
         (odd_zip(b"a.png", version=99), "is no zip archive, or is damaged"),  # of a later kind of zip
     ],
@@ -305,6 +308,15 @@ def test_what_is_no_zip_is_told_apart(tmp_path, content, words):
         open_zip(tmp_path / "a.zip", about="Get it elsewhere.")
     with pytest.raises(ValueError, match=rf"a\.zip {words}"):
         find(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"), [("tar", ".tar"), ("gztar", ".gz"), ("bztar", ".bz2"), ("xztar", ".xz")]
+)
+def test_an_archive_that_is_no_zip_is_to_be_unpacked(folder, tmp_path, kind, ending):
+    made = shutil.make_archive(str(tmp_path / "packed"), kind, folder)
+    with pytest.raises(ValueError, match=rf"is a \{ending} archive, which is not read: unpack it and give"):
+        find(made)
 
 
 # Zips

@@ -263,11 +263,20 @@ def open_zip(path: str | Path, *, about: str = "") -> zipfile.ZipFile:
         refuse_web_page(path, head, about=about)
         if size == 0:
             kind = "is empty"
+        elif other := _archive_kind(head):
+            kind = f"is a {other} archive, which is not read: unpack it and give the folder"
         elif head.startswith(b"PK") and isinstance(error, zipfile.BadZipFile):
             kind = f"breaks off after {size:,} bytes: the download was not completed. Delete it and try again"
         else:
             kind = "is no zip archive, or is damaged"
         raise ValueError(f"{path} {kind}. {about}".rstrip()) from error
+
+
+def _archive_kind(head: bytes) -> str:
+    """What archive a file is that is no zip, by its first bytes, 512 or more; "" for none that is known."""
+    starts = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"7z\xbc\xaf": ".7z", b"Rar!": ".rar"}
+    kinds = [kind for start, kind in starts.items() if head.startswith(start)]
+    return kinds[0] if kinds else ".tar" if head[257:262] == b"ustar" else ""
 
 
 def read(

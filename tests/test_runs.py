@@ -529,6 +529,26 @@ def test_the_names_of_the_classes_are_kept_and_checked(class_folder, tmp_path):
         runs.resume(out, steps=4, device="cpu")
 
 
+def test_classes_keep_their_labels_where_a_system_spells_their_names_in_another_form(class_folder, tmp_path):
+    """As macOS may: é as e and an accent, which sorts before f and not behind it."""
+    images, (one, two) = tmp_path / "images", ("\u00e9t\u00e9", "e\u0301te\u0301")
+    shutil.copytree(class_folder / "high", images / "f")
+    shutil.copytree(class_folder / "low", images / one)
+    options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
+    out = runs.run(str(images), tmp_path / "run", steps=1, **options)
+    assert runs.read_config(out).class_names == ("f", one)
+    before = runs.load_data(runs.read_config(out))
+    (images / one).rename(images / two)
+    after = runs.load_data(runs.read_config(out))
+    assert after.class_names == before.class_names
+    by_label = [found.images[found.labels == 0] for found in (before, after)]
+    assert torch.equal(*by_label)
+    assert not torch.equal(after.images, before.images)
+    with pytest.warns(UserWarning, match="has changed since"):  # the images come in another order
+        runs.resume(out, steps=2, device="cpu")
+    assert runs.sample(out, 2, label=two).tobytes() == runs.sample(out, 2, label=1).tobytes()
+
+
 def test_a_run_from_before_class_names_were_kept_goes_on_and_gets_them(class_folder, tmp_path):
     options = TINY | {"conditional": True, "device": "cpu", "config": CONFIG}
     out = runs.run(str(class_folder), tmp_path / "run", steps=1, **options)
@@ -639,6 +659,40 @@ def test_where_the_average_alone_was_kept_it_is_the_generator(averaged, tmp_path
 
 def test_a_run_without_averages_has_none(whole):
     assert runs.read(whole).ema_generator is None
+
+
+# What people do to the folder of a run
+
+
+def test_pictures_that_were_deleted_to_save_room_do_not_stop_a_run(averaged, tmp_path):
+    folder = shutil.copytree(averaged, tmp_path / "run")
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix in (".png", ".gif"):
+            path.unlink()
+    runs.resume(folder, steps=7, device="cpu")
+    names = [
+        "averaged/step_000007.png",
+        "averaged.gif",
+        "losses.png",
+        "samples/step_000007.png",
+        "samples.gif",
+    ]
+    assert [name for name in names if not (folder / name).is_file()] == []
+
+
+def test_settings_and_history_are_read_as_editors_of_windows_save_them(whole, tmp_path):
+    """With a mark of the encoding before the text, and \\r\\n at the end of each line."""
+    folder = shutil.copytree(whole, tmp_path / "run")
+    for name in ("config.json", "history.csv"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8-sig", newline="\r\n")
+    assert runs.read(folder).history == runs.read(whole).history
+    assert runs.read_config(folder) == runs.read_config(whole)
+    runs.resume(folder, steps=10, device="cpu")  # nothing to train
+    for name in ("config.json", "history.csv"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 # What a run was trained on

@@ -266,7 +266,7 @@ def evaluate(
 def is_our_result(path: Path) -> bool:
     """Whether a file is one that ``evaluate`` wrote."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and str(content.get("command")).startswith("dcganlib evaluate ")

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -490,13 +491,20 @@ def load_data(settings: RunConfig, root: str | Path | None = None, **changes: An
     asked = {name: getattr(settings, name) for name in names}
     found = datasets.load(settings.data, root=root, **(asked | changes))
     if settings.num_classes:
-        _check_classes(settings, found)
+        return _with_labels_of_run(settings, found)
     return found
 
 
-def _check_classes(settings: RunConfig, found: datasets.ImageSet) -> None:
-    """Refuse classes that are no longer those of the run: their labels would mean something else."""
-    now, before = tuple(found.class_names), settings.class_names
+def _with_labels_of_run(settings: RunConfig, found: datasets.ImageSet) -> datasets.ImageSet:
+    """The images with labels as the run numbers its classes.
+
+    Raises:
+        ValueError: The classes are others than the run's.
+    """
+    now, before = _composed(found.class_names), _composed(settings.class_names)
+    if found.labels is not None and now != before and sorted(now) == sorted(set(before)):
+        numbers = torch.tensor([before.index(name) for name in now])
+        return replace(found, labels=numbers[found.labels], class_names=settings.class_names)
     if before and now != before:
         differences = [f"{name!r} is gone" for name in before if name not in now]
         differences += [f"{name!r} is new" for name in now if name not in before]
@@ -509,6 +517,12 @@ def _check_classes(settings: RunConfig, found: datasets.ImageSet) -> None:
             f"{settings.data} has {len(now)} classes ({_listed(now)}), the run was trained on "
             f"{settings.num_classes}: bring the folders back to that"
         )
+    return replace(found, class_names=settings.class_names or found.class_names)
+
+
+def _composed(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as Linux and Windows have them; macOS may store é as e and an accent."""
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -575,10 +589,10 @@ def _label_number(label: int | str | None, num_classes: int, names: Sequence[str
     """The number of a class that is given by its name or its number; a name goes first."""
     if label is None:
         return None
-    if not num_classes:
-        raise ValueError(f"label must be absent: the run has no num_classes, got {label}")
-    if isinstance(label, str) and label in names:
-        return names.index(label)
+    if not classes:
+        raise ValueError(f"label must be absent: the run has no classes, got {label}")
+    if isinstance(label, str) and _composed([label])[0] in _composed(names):
+        return _composed(names).index(_composed([label])[0])
     number = int(label) if isinstance(label, str) and re.fullmatch("[0-9]{1,9}", label) else label
     if type(number) is not int or not 0 <= number < num_classes:
         known = f", or the name of a class ({_listed(names)})" if names else ""
@@ -852,6 +866,7 @@ def _draw(out: Path, state: TrainState, fixed_z: torch.Tensor, labels: torch.Ten
         if generator is not None:
             images = models.generate(generator, fixed_z, labels)
             picture = plot.grid_image(images, columns=generator.num_classes or 8)
+            (out / name).mkdir(exist_ok=True)  # which somebody may have deleted to save room
             files.write_atomically(out / name / f"step_{state.step:06d}.png", picture.save)
 
 
@@ -957,7 +972,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is no run: it has no {path.name}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # as Windows' editors save it
     except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

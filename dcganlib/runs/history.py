@@ -86,7 +86,7 @@ def read(path: Path) -> list[Row]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}")
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # as spreadsheets save it
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         lost = [name for name in COLUMNS if rows and name not in rows[0]]
         if lost:
@@ -137,7 +137,7 @@ def _sound_lines(path: Path, step: int) -> tuple[list[str], bool]:
     """The lines of a file up to a step, in order, and whether anything else than later rows was left out."""
     if not path.is_file():
         return [], False
-    content = path.read_bytes().decode("utf-8", errors="replace").splitlines()
+    content = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
     damaged = not content or content[0] != ",".join(COLUMNS)
     lines: list[str] = []
     last = 0.0

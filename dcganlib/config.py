@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -76,6 +77,26 @@ def check_fields(settings: object) -> None:
         for bounds in getattr(fitting[0], "__metadata__", ()):
             if not bounds.holds(value):
                 raise ValueError(f"{name} must be {bounds.words_for(value)}, got {value!r}")
+
+
+def check_count(name: str, value: object) -> int:
+    """Refuse what is no whole number of at least 1, which may be one of NumPy's.
+
+    Args:
+        name: For the message.
+        value: Of the argument.
+
+    Returns:
+        The number as Python's own.
+
+    Raises:
+        ValueError: The message names the argument, what it takes, and what it got.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
 
 
 @cache

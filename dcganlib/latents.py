@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dcganlib.config import PRIORS, Prior
+from dcganlib.config import check_count
+
+Prior = Literal["normal", "uniform"]
+PRIORS = ("normal", "uniform")
 
 
 def sample_z(
@@ -38,10 +41,7 @@ def sample_z(
         Radford et al. 2016, section 4 and figure 1 (uniform, 100 numbers).
     """
     for name, value in (("n", n), ("latent_dim", latent_dim)):
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        check_count(name, value)
     if prior not in PRIORS:
         raise ValueError(f"prior must be one of {PRIORS}, got {prior!r}")
     draw = torch.randn if prior == "normal" else torch.rand

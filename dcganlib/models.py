@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from dcganlib.config import Share, check_fields
+from dcganlib.config import Share, check_count, check_fields
 from dcganlib.runtime import memory
 from dcganlib.sizes import feature_sizes
 
@@ -401,9 +400,4 @@ def _checked_classes(num_classes: int) -> int:
 
 def _check_positive(**values: int) -> list[int]:
     """Refuse what is no whole number of at least 1; the numbers as Python's own, in order."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    return [int(value) for value in values.values()]
+    return [check_count(name, value) for name, value in values.items()]

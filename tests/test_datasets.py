@@ -164,6 +164,8 @@ def test_a_loader_takes_one_number_from_its_source_and_none_from_the_global_one(
     [
         (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), 0, "batch_size must be at least 1, got 0"),
         (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), -3, "got -3"),
+        (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), 4.0, "batch_size must be a whole number, got 4.0"),
+        (torch.zeros(10, 1, 4, 4, dtype=torch.uint8), "4", "batch_size must be a whole number, got '4'"),
         (
             torch.zeros(10, 1, 4, 4, dtype=torch.uint8),
             11,
@@ -650,6 +652,9 @@ def test_an_empty_folder_says_what_it_looked_for(tmp_path):
         ("tests", {"split": "test"}, "a folder has no split 'test'"),
         ("mnist", {"image_size": 0}, "image_size must be at least 1, got 0"),
         ("celeba", {"crop": 0}, "crop must be at least 1, got 0"),
+        ("mnist-mini", {"count": 2.5}, "count must be a whole number, got 2.5"),
+        ("mnist-mini", {"image_size": "28"}, "image_size must be a whole number, got '28'"),
+        ("faces", {"crop": 8.0}, "crop must be a whole number, got 8.0"),
         ("mnist", {"crop": 20}, "mnist is not cropped.*got 20"),
         ("faces", {"count": 0}, "count must be at least 1, got 0"),
         ("faces", {"seed": -3}, "seed must be at least 0, got -3"),

@@ -19,9 +19,10 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from dcganlib.config import check_count
 from dcganlib.datasets import celeba, image_folder, mnist, synthetic_faces
 from dcganlib.datasets.download import DownloadError, download_url
-from dcganlib.runtime import distributed, files
+from dcganlib.runtime import distributed, files, memory
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (
@@ -332,8 +333,7 @@ def make_loader(
         raise ValueError(
             f"images must be uint8 of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_count("batch_size", batch_size)
     if len(images) == 0:
         raise ValueError("there are no images in the set")
     if drop_last and len(images) < batch_size:
@@ -620,13 +620,9 @@ def _check_request(
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     if split not in (None, "train") and not name:
         raise ValueError(f"a folder has no split {split!r}")
-    for label, value in (
-        ("image_size", image_size),
-        ("center_crop", center_crop),
-        ("max_images", max_images),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{label} must be at least 1, got {value}")
+    for label, value in (("image_size", image_size), ("crop", crop), ("count", count)):
+        if value is not None:
+            check_count(label, value)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
     if center_crop is not None and name in CLASSES:

@@ -666,6 +666,12 @@ def test_a_bad_request_for_a_set_is_refused_by_name(name, options, words):
         load(name, **options)
 
 
+@pytest.mark.parametrize("size", [10**6, 10**12])
+def test_a_size_that_does_not_fit_into_memory_is_named(size):
+    with pytest.raises(MemoryError, match=f"^image_size {size} does not fit into memory: use a smaller"):
+        load("mnist-mini", image_size=size)
+
+
 def test_a_set_takes_no_image_through_python_at_training_time(rng, tiny_images):
     """A batch is one row of indices: asking for it does not touch any single image."""
     loader = make_loader(tiny_images, 4, rng=rng())

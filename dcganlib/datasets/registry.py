@@ -7,6 +7,7 @@ device. No image passes through Python at training time.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -641,6 +642,8 @@ def _fit(
         from torchvision.transforms.v2.functional import resize
 
         shape = (*images.shape[:2], image_size, image_size)
+        if not machine.fits(math.prod(shape)):
+            raise MemoryError(f"image_size {image_size} does not fit into memory: use a smaller one")
         resized, step = torch.empty(shape, dtype=torch.uint8), max(1, PART // image_size**2)
         for start in range(0, len(images), step):
             part = images[start : start + step]

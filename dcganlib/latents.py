@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from dcganlib.config import check_count
-
-Prior = Literal["normal", "uniform"]
-PRIORS = ("normal", "uniform")
+from dcganlib.config import PRIORS, Prior, check_count
 
 
 def sample_z(

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets
-from dcganlib.datasets import download, image_folder, load, make_loader, to_float, to_uint8
+from dcganlib.datasets import download, image_folder, load, make_loader, registry, to_float, to_uint8
 
 
 def write_idx(path, array):
@@ -184,8 +184,8 @@ def test_a_loader_that_could_not_give_batches_is_refused_by_name(images, batch_s
 def test_a_gpu_gives_a_set_half_of_what_it_has_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
     gpu = torch.device("cuda")
-    assert [data._has_room(gpu, size) for size in (500, 501)] == [True, False]
-    assert data._has_room(torch.device("cpu"), 10**30)  # where it lies already
+    assert [registry._has_room(gpu, size) for size in (500, 501)] == [True, False]
+    assert registry._has_room(torch.device("cpu"), 10**30)  # where it lies already
 
 
 # The sets by name

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dcganlib.runtime import memory
 from dcganlib.runtime.memory import available_memory
 
 MEMINFO = "MemTotal:       8000 kB\nMemAvailable:   5000 kB\n"

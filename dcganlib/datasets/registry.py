@@ -621,7 +621,11 @@ def _check_request(
         raise ValueError(f"{name} has no split {split!r}; it has {', '.join(splits)}")
     if split not in (None, "train") and not name:
         raise ValueError(f"a folder has no split {split!r}")
-    for label, value in (("image_size", image_size), ("crop", crop), ("count", count)):
+    for label, value in (
+        ("image_size", image_size),
+        ("center_crop", center_crop),
+        ("max_images", max_images),
+    ):
         if value is not None:
             check_count(label, value)
     if channels not in (None, 1, 3):
@@ -642,7 +646,7 @@ def _fit(
         from torchvision.transforms.v2.functional import resize
 
         shape = (*images.shape[:2], image_size, image_size)
-        if not machine.fits(math.prod(shape)):
+        if not memory.fits(math.prod(shape)):
             raise MemoryError(f"image_size {image_size} does not fit into memory: use a smaller one")
         resized, step = torch.empty(shape, dtype=torch.uint8), max(1, PART // image_size**2)
         for start in range(0, len(images), step):

@@ -589,7 +589,7 @@ def _label_number(label: int | str | None, num_classes: int, names: Sequence[str
     """The number of a class that is given by its name or its number; a name goes first."""
     if label is None:
         return None
-    if not classes:
+    if not num_classes:
         raise ValueError(f"label must be absent: the run has no classes, got {label}")
     if isinstance(label, str) and _composed([label])[0] in _composed(names):
         return _composed(names).index(_composed([label])[0])

@@ -106,13 +106,13 @@ def _data(options: argparse.Namespace) -> int:
     import torch
 
     from dcganlib import datasets
-    from dcganlib.datasets import image_folder
+    from dcganlib.datasets import contact_sheet, image_files
     from dcganlib.runtime import files
     from dcganlib.viz import plot
 
     out = files.expand_user(options.out or f"{datasets.title(options.data)}.png")
     _check_picture(out)
-    files.check_overwrite(out, options.force, ours=image_folder.is_our_sheet)
+    files.check_overwrite(out, options.force, ours=contact_sheet.is_file)
     found = datasets.load(
         options.data,
         root=options.root,
@@ -140,13 +140,13 @@ def _data(options: argparse.Namespace) -> int:
     if found.skipped:
         reasons = "; ".join(datasets.count_reasons(found.skipped))
         print(f"left out {len(found.skipped):,} of {count + len(found.skipped):,} images: {reasons}")
-    if found.others:
-        print(f"no image {image_folder.count_others(found.others)}")
+    if found.ignored:
+        print(f"no image {image_files.describe_ignored(found.ignored)}")
     total = sum(part.sum(0, dtype=torch.int64) for part in found.images.split(1000))
     mean = total.double().div(count).round().to(torch.uint8)
     chosen = torch.linspace(0, count - 1, min(63, count)).long()
     sheet = plot.grid_image(datasets.to_float(torch.cat([mean[None], found.images[chosen]])))
-    image_folder.save_sheet(sheet, out)
+    contact_sheet.save(sheet, out)
     print(f"wrote {out}: the mean image, then {len(chosen)} of the set")
     return 0
 
@@ -210,11 +210,11 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _sample(options: argparse.Namespace) -> int:
     from dcganlib import runs
-    from dcganlib.datasets import image_folder
+    from dcganlib.datasets import contact_sheet
     from dcganlib.runtime import files
 
     out = files.expand_user(options.out)
-    files.check_overwrite(out, options.force, ours=image_folder.is_our_sheet)
+    files.check_overwrite(out, options.force, ours=contact_sheet.is_file)
     wanted = {"seed": options.seed, "columns": options.columns, "label": options.label}
     print(f"wrote {runs.save_sample(options.run, out, options.n, **wanted)}")
     return 0
@@ -343,7 +343,7 @@ def _info_machine() -> int:
 
     print(f"dcganlib {dcganlib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"device   {pick_device()}")
-    print(f"data     {datasets.data_root()} (sets: {', '.join(datasets.NAMES)})")
+    print(f"data     {datasets.data_root()} (sets: {', '.join(datasets.names())})")
     print(f"stored   {', '.join(runs.pretrained()) or 'none'}")
     print(f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is")
     for name, known in zoo.ARCHITECTURES.items():
@@ -396,10 +396,10 @@ def _check_device() -> str:
     import torch
 
     from dcganlib.config import TrainConfig
-    from dcganlib.datasets import image_folder
+    from dcganlib.datasets import decode_cache
     from dcganlib.runtime.device import pick_device, resolve
 
-    device, threads, processors = pick_device(), torch.get_num_threads(), image_folder.processors()
+    device, threads, processors = pick_device(), torch.get_num_threads(), decode_cache.processors()
     torch.ones(2, device=device).sum().item()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} threads"
     precision = resolve(TrainConfig(), device).precision
@@ -419,16 +419,8 @@ def _check_data() -> str:
     root = datasets.data_root()
     if not files.writable(root):
         raise PermissionError(f"nothing can be written into {root}")
-    places = {
-        "mnist": "MNIST",
-        "fashion-mnist": "FashionMNIST",
-        "celeba": "celeba",
-        "faces": "faces-seed*",
-        "pokemon": "pokemon.zip",
-    }
-    found = [name for name, place in places.items() if any(root.glob(place))]
     free = shutil.disk_usage(root).free / GIGABYTE
-    has = ", ".join(found) or "no set yet"
+    has = ", ".join(datasets.downloaded()) or "no dataset yet"
     return f"{root} has {has}, {free:.0f} GB free; mnist-mini comes with the package"
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from dcganlib.config import Prior, TrainConfig
-from dcganlib.datasets import ImageSet, Loader
+from dcganlib.datasets import ImageDataset, Loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
 from dcganlib.models import Conditioned, Discriminator, Generator
@@ -256,7 +256,7 @@ def check_loader(state: TrainState, loader: Loader) -> None:
             single units could learn nothing.
     """
     if not isinstance(loader, Loader):
-        images = "loader.images" if isinstance(loader, ImageSet) else "images"
+        images = "loader.images" if isinstance(loader, ImageDataset) else "images"
         raise ValueError(
             f"loader must come from datasets.make_loader, got {_kind(loader)}: pass "
             f"datasets.make_loader({images}, {state.config.batch_size}), whose images are uint8 of shape "

@@ -1,5 +1,6 @@
 """What the tests share: seeded sources, tiny networks and sets, and no way out to the network."""
 
+import dataclasses
 import os
 import socket
 import sys
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets, zoo
-from dcganlib.datasets import celeba
+from dcganlib.datasets import face_files, registry
 from dcganlib.runtime.files import write_atomically
 from dcganlib.viz import plot
 
@@ -109,11 +110,22 @@ def image_folder(tmp_path_factory, tiny_images):
 @pytest.fixture(scope="session")
 def face_set(tmp_path_factory):
     """The first 40 faces of seed 0 in CelebA's layout. Not to be changed."""
-    return celeba.write_faces(tmp_path_factory.mktemp("faces") / "faces-seed0", 40, workers=1)
+    return face_files.write_faces(tmp_path_factory.mktemp("faces") / "faces-seed0", 40, workers=1)
+
+
+@pytest.fixture
+def replace_dataset(monkeypatch):
+    """Make ``load`` return another dataset for a known name: ``replace_dataset("mnist-mini", found)``."""
+
+    def replace(name, dataset):
+        entry = dataclasses.replace(datasets.find_entry(name), read=lambda entry, options: dataset)
+        monkeypatch.setitem(registry._ENTRIES, name, entry)
+
+    return replace
 
 
 @pytest.fixture(scope="session")
-def mnist_mini() -> datasets.ImageSet:
+def mnist_mini() -> datasets.ImageDataset:
     """The bundled digits, read once."""
     return datasets.load("mnist-mini")
 

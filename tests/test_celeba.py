@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets
-from dcganlib.datasets import celeba, image_folder, synthetic_faces
-from dcganlib.datasets.celeba import ATTRIBUTES, IDENTITIES, IMAGES, LANDMARKS, PARTITION, write_faces
+from dcganlib.datasets import celeba, decode_cache, face_datasets, face_files, synthetic_faces
+from dcganlib.datasets.celeba import ATTRIBUTES, IDENTITIES, IMAGES, LANDMARKS, PARTITION
 from dcganlib.datasets.download import DownloadError
+from dcganlib.datasets.face_files import write_faces
 
 TEXTS = (ATTRIBUTES, IDENTITIES, LANDMARKS, PARTITION)
 
@@ -124,14 +125,12 @@ def test_the_order_of_the_lines_does_not_matter(small):
 
 def test_pictures_that_are_listed_and_not_there_are_warned_of(small):
     (small / IMAGES / "000003.jpg").unlink()
-    with pytest.warns(
-        UserWarning, match=f"{PARTITION} lists 6 images, .*{IMAGES} has 5: the others"
-    ) as caught:
+    with pytest.warns(UserWarning, match=f"{PARTITION} lists 6 images, .*{IMAGES} has 5: the rest") as caught:
         found = datasets.load("celeba", root=small, image_size=8)
     assert len(found) == 2
     assert caught[0].filename == __file__
     assert found.identities.tolist() == [2880, 2881]
-    assert len(celeba.read(small, among=5).source.names) == 2  # that many are there
+    assert len(celeba.read(small, first_images=5).source.names) == 2  # that many are there
 
 
 def test_the_count_is_of_the_split_and_among_is_of_the_whole_set(small):
@@ -144,15 +143,15 @@ def test_the_count_is_of_the_split_and_among_is_of_the_whole_set(small):
         assert celeba.read(small, "train", count).source.names == names
     assert len({celeba.read(small, "all", 3, seed=seed).source.names for seed in range(9)}) > 4
     assert celeba.read(small, "train", 99).source.names == whole
-    parts = [celeba.read(small, "train", among=count).source.names for count in (1, 3, 4, 99)]
+    parts = [celeba.read(small, "train", first_images=count).source.names for count in (1, 3, 4, 99)]
     assert [len(names) for names in parts] == [1, 3, 3, 3]
     assert parts[0] == whole[:1]
-    assert len(celeba.read(small, "train", 2, among=3).source.names) == 2
-    assert len(celeba.read(small, "train", 2, among=1).source.names) == 1
-    assert len(celeba.read(small, "valid", among=4).source.names) == 1
+    assert len(celeba.read(small, "train", 2, first_images=3).source.names) == 2
+    assert len(celeba.read(small, "train", 2, first_images=1).source.names) == 1
+    assert len(celeba.read(small, "valid", first_images=4).source.names) == 1
     assert len(celeba.read(small, "all", 4).attributes) == 4
     with pytest.raises(ValueError, match="no image of .* belongs to the split 'valid'"):
-        celeba.read(small, "valid", among=3)
+        celeba.read(small, "valid", first_images=3)
 
 
 def test_what_the_files_say_goes_with_the_pictures_of_a_sample(small):
@@ -170,7 +169,7 @@ def test_pictures_alone_are_enough_for_the_whole(small):
     assert found.attributes is found.landmarks is found.identities is None
     with pytest.raises(ValueError, match="no attribute 'Smiling'; it has none"):
         found.has("Smiling")
-    with pytest.warns(UserWarning, match=f"no {PARTITION} .*all 6 images are taken"):
+    with pytest.warns(UserWarning, match=f"no {PARTITION} .*all 6 images are used"):
         assert len(datasets.load("celeba", root=small)) == 6
     with pytest.raises(FileNotFoundError, match=rf"no {PARTITION}.*'train'.*'all'.*mmlab"):
         datasets.load("celeba", root=small, split="train")
@@ -220,7 +219,7 @@ def test_two_pictures_of_one_name_are_refused_rather_than_one_dropped(small):
 
 def test_what_is_said_follows_the_pictures_that_can_be_read(small):
     (small / IMAGES / "000002.jpg").write_bytes(b"gone")
-    with pytest.warns(UserWarning, match=r"1 of 6 images .*000002\.jpg: is no picture"):
+    with pytest.warns(UserWarning, match=r"1 of 6 images .*000002\.jpg: is not an image"):
         found = datasets.load("celeba", root=small, split="all")
     assert found.identities.tolist() == [2880, 2882, 2883, 2884, 2885]
     assert found.has("Bald").tolist() == [True, True, False, True, False]
@@ -358,7 +357,7 @@ def test_two_lines_that_contradict_each_other_are_refused(small):
 
 
 def test_folder_zip_and_cache_give_the_same_bit_for_bit(copied, tmp_path, monkeypatch):
-    options = {"split": "all", "image_size": 32, "crop": 148}
+    options = {"split": "all", "image_size": 32, "center_crop": 148}
     first = datasets.load("celeba", root=copied, **options, cache=False)
     assert first.images.shape == (40, 3, 32, 32)
     with_zip = tmp_path / "downloads"
@@ -374,7 +373,7 @@ def test_folder_zip_and_cache_give_the_same_bit_for_bit(copied, tmp_path, monkey
         def refuse(*args):
             raise AssertionError("a picture was opened")
 
-        monkeypatch.setattr(image_folder, "_decode_chunk", refuse)
+        monkeypatch.setattr(decode_cache, "_decode_chunk", refuse)
     assert same(datasets.load("celeba", root=copied, split="all", image_size=32, center_crop=148), first)
     copied.rename(tmp_path / "celeba")
     assert same(datasets.load("celeba", root=tmp_path, **options), first)
@@ -396,7 +395,7 @@ def test_every_size_of_the_book_can_be_had(small, size):
     ("content", "words"),
     [
         (b"<!DOCTYPE html><title>Google Drive - Quota exceeded", "is a web page"),
-        (b"PK" + bytes(98), "breaks off after 100"),
+        (b"PK" + bytes(98), "ends after 100"),
     ],
 )
 def test_what_came_in_place_of_the_zip_is_told_apart_and_what_to_do(tmp_path, content, words):
@@ -450,7 +449,7 @@ def test_a_quota_page_then_half_a_file_then_the_whole(published, small, host, tm
     assert os.listdir(root / "celeba") == []
     host.answers = [half] * 3
     with pytest.raises(
-        DownloadError, match=f"broke off after {len(archive) // 2:,} of {len(archive):,} bytes"
+        DownloadError, match=f"it ended after {len(archive) // 2:,} of {len(archive):,} bytes"
     ):
         datasets.load("celeba", root=root)
     assert os.listdir(root / "celeba") == [f"{IMAGES}.zip.part"]
@@ -496,8 +495,8 @@ def test_where_the_lists_cannot_be_fetched_the_pictures_are_used_without(publish
     shutil.copytree(small / IMAGES, tmp_path / "data" / "celeba" / IMAGES)
     host.answers = [{"status": 404}]
     with (
-        pytest.warns(UserWarning, match=f"{LANDMARKS} could not be fetched, going on without: .* 404"),
-        pytest.warns(UserWarning, match="all 6 images are taken"),
+        pytest.warns(UserWarning, match=f"{LANDMARKS} could not be downloaded, going on without: .* 404"),
+        pytest.warns(UserWarning, match="all 6 images are used"),
     ):
         assert len(datasets.load("celeba", root=tmp_path / "data", image_size=8)) == 6
 
@@ -563,15 +562,17 @@ def test_nobody_is_in_two_splits_and_all_are_in_one(face_set):
     described = [synthetic_faces.describe(index) for index in range(600)]
     split_of = {}
     for face in described:
-        assert split_of.setdefault(face.identity, celeba.partition(face)) == celeba.partition(face)
-    shares = np.bincount([celeba.partition(face) for face in described], minlength=3) / 600
+        assert split_of.setdefault(face.identity, face_files.partition(face)) == face_files.partition(face)
+    shares = np.bincount([face_files.partition(face) for face in described], minlength=3) / 600
     np.testing.assert_allclose(shares, [0.9, 0.05, 0.05], atol=0.03)
 
 
 def test_a_set_grows_shrinks_and_goes_on_without_drawing_twice(copied, face_set, monkeypatch):
-    drawn, real = [], celeba._draw_some
+    drawn, real = [], face_files._draw_some
     monkeypatch.setattr(
-        celeba, "_draw_some", lambda folder, wanted, seed: drawn.extend(wanted) or real(folder, wanted, seed)
+        face_files,
+        "_draw_some",
+        lambda folder, wanted, seed: drawn.extend(wanted) or real(folder, wanted, seed),
     )
     texts = {name: (copied / name).read_bytes() for name in TEXTS}
     write_faces(copied, 12)
@@ -610,7 +611,7 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(face_set, tm
 
 def test_faces_of_two_seeds_are_not_mixed(copied):
     before = sorted(path.name for path in copied.rglob("*"))
-    with pytest.raises(ValueError, match="holds other faces than those of seed 5"):
+    with pytest.raises(ValueError, match="holds the faces of another seed than 5"):
         write_faces(copied, 50, seed=5)
     assert sorted(path.name for path in copied.rglob("*")) == before
 
@@ -652,6 +653,6 @@ def test_faces_load_as_celeba_does(face_set, tmp_path):
 
 
 def test_faces_are_twenty_thousand_if_not_told_otherwise(face_set, monkeypatch):
-    assert datasets.FACES == 20_000
-    monkeypatch.setattr(datasets, "FACES", 40)
+    assert face_datasets.DEFAULT_FACES == 20_000
+    monkeypatch.setattr(face_datasets, "DEFAULT_FACES", 40)
     assert len(datasets.load("faces", root=face_set.parent, split="all", image_size=8)) == 40

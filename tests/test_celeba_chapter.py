@@ -11,7 +11,7 @@ import matplotlib
 import pytest
 
 from dcganlib import datasets, models, zoo
-from dcganlib.datasets import celeba
+from dcganlib.datasets import celeba, face_datasets
 from dcganlib.datasets.download import DownloadError
 from dcganlib.viz import plot
 
@@ -95,7 +95,7 @@ def test_the_chapter_runs_on_celeba_from_a_host_in_three_moods(
     monkeypatch.setenv("DCGANLIB_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(face_set, tmp_path / "data" / "faces-seed0", symlinks=True)  # for the first exercise
-    monkeypatch.setattr(datasets, "FACES", 40)
+    monkeypatch.setattr(face_datasets, "DEFAULT_FACES", 40)
     monkeypatch.setattr(plot, "live", lambda records, draw, **options: records)  # nothing shows it here
     zipped = published[f"{celeba.IMAGES}.zip"]
 

@@ -38,7 +38,7 @@ def stripes(rng):
     bars = torch.tensor([200, 200, 20, 20] * 2).expand(8, 8)
     images = torch.where(lying[:, None, None], bars.T, bars) + torch.randint(55, (96, 8, 8), generator=source)
     images, labels = images.to(torch.uint8)[:, None], lying.long()
-    return datasets.ImageSet(images, labels, "stripes", "a test", "none", ("standing", "lying"))
+    return datasets.ImageDataset(images, labels, "stripes", "a test", "none", ("standing", "lying"))
 
 
 @pytest.fixture(scope="module")
@@ -255,10 +255,10 @@ def test_what_is_no_set_is_refused_by_its_kind(small, stripes):
     for use in (build, lambda given: accuracy(small, given), lambda given: learn(small, given)):
         for given, kind in ((loader, "Loader"), (stripes.images, "Tensor")):
             with pytest.raises(
-                ValueError, match=f"expected an ImageSet, as datasets.load gives it, got {kind}"
+                ValueError, match=f"expected an ImageDataset, as datasets.load gives it, got {kind}"
             ):
                 use(given)
-    with pytest.raises(ValueError, match="got ImageSet: pass the ImageSet's .images"):
+    with pytest.raises(ValueError, match="got ImageDataset: pass the ImageDataset's .images"):
         predict(small, stripes)
 
 
@@ -466,7 +466,7 @@ def test_a_flipped_byte_of_a_stored_classifier_is_found(name, tmp_path):
 
 def test_the_stored_classifier_of_digits_tells_the_bundled_digits(mnist_mini):
     found = load("mnist")
-    assert found.names == datasets.MNIST_CLASSES
+    assert found.names == datasets.find_entry("mnist").class_names
     answers = predict(found, mnist_mini.images)
     right = (answers == mnist_mini.labels).float().mean().item()
     assert right == pytest.approx(
@@ -489,7 +489,7 @@ def test_the_stored_classifier_of_faces_tells_their_attributes(face_set):
 
 
 def test_the_stored_classifier_of_clothes_knows_their_names():
-    assert load("fashion-mnist").names == datasets.FASHION_CLASSES
+    assert load("fashion-mnist").names == datasets.find_entry("fashion-mnist").class_names
 
 
 # The command

@@ -18,7 +18,7 @@ from PIL import Image
 from dcganlib import datasets, models, runs, zoo
 from dcganlib.__main__ import main
 from dcganlib.config import TrainConfig
-from dcganlib.datasets.image_folder import SOFTWARE
+from dcganlib.datasets.contact_sheet import SOFTWARE
 from dcganlib.runtime.device import check_compiler, resolve
 
 SMALL = [
@@ -61,11 +61,11 @@ def call(capsys):
 
 
 @pytest.fixture
-def few_digits(tiny_images, monkeypatch):
+def few_digits(tiny_images, replace_dataset):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    found = datasets.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
-    monkeypatch.setattr(datasets, "_mnist_mini", lambda: found)
+    found = datasets.ImageDataset(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
+    replace_dataset("mnist-mini", found)
 
 
 def test_help_answers_without_importing_torch():
@@ -670,7 +670,7 @@ def test_the_doctor_says_what_fails_and_what_to_do_and_goes_on(call, monkeypatch
         ),
         ("shutil.which", lambda name: None, "compiler  none, which --compile alone needs"),
         ("shutil.which", lambda name: f"/bin/{name}", "compiler  /bin/own, for --compile"),
-        ("dcganlib.datasets.image_folder.processors", lambda: 0, "only 0 processors are there to be used"),
+        ("dcganlib.datasets.decode_cache.processors", lambda: 0, "only 0 processors are there to be used"),
     ],
 )
 def test_the_doctor_sees_the_limits_of_a_container(call, monkeypatch, tmp_path, place, spoil, line):

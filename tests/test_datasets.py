@@ -5,6 +5,7 @@ import io
 import os
 import struct
 import zipfile
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,18 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets
-from dcganlib.datasets import download, image_folder, load, make_loader, registry, to_float, to_uint8
+from dcganlib.datasets import (
+    contact_sheet,
+    download,
+    image_dataset,
+    load,
+    loader,
+    make_loader,
+    mnist,
+    registry,
+    to_float,
+    to_uint8,
+)
 
 
 def write_idx(path, array):
@@ -184,8 +196,8 @@ def test_a_loader_that_could_not_give_batches_is_refused_by_name(images, batch_s
 def test_a_gpu_gives_a_set_half_of_what_it_has_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
     gpu = torch.device("cuda")
-    assert [registry._has_room(gpu, size) for size in (500, 501)] == [True, False]
-    assert registry._has_room(torch.device("cpu"), 10**30)  # where it lies already
+    assert [loader._has_room(gpu, size) for size in (500, 501)] == [True, False]
+    assert loader._has_room(torch.device("cpu"), 10**30)  # where it lies already
 
 
 # The sets by name
@@ -255,7 +267,7 @@ def test_a_set_that_is_there_is_not_downloaded_again(idx_set, monkeypatch):
         raise AssertionError("went to the network")
 
     name, folder, _ = idx_set
-    monkeypatch.setattr(download, "fetch", refuse)
+    monkeypatch.setattr(mnist, "download_url", refuse)
     assert len(load(name, root=folder)) == 12
 
 
@@ -264,7 +276,7 @@ def test_a_missing_set_with_no_network_points_to_mnist_mini(tmp_path, monkeypatc
     def no_network(*args, **options):
         raise download.DownloadError("Name or service not known")
 
-    monkeypatch.setattr(download, "fetch", no_network)
+    monkeypatch.setattr(mnist, "download_url", no_network)
     with pytest.raises(FileNotFoundError, match="mnist-mini") as caught:
         load(name, root=tmp_path)
     assert all(word in str(caught.value) for word in (name, str(tmp_path), "DCGANLIB_DATA", "downloaded"))
@@ -275,7 +287,7 @@ def test_a_missing_set_that_must_not_be_downloaded_is_not(tmp_path, monkeypatch)
     def refuse(*args, **options):
         raise AssertionError("went to the network")
 
-    monkeypatch.setattr(download, "fetch", refuse)
+    monkeypatch.setattr(mnist, "download_url", refuse)
     with pytest.raises(FileNotFoundError, match="mnist-mini"):
         load("mnist", root=tmp_path, download=False)
 
@@ -290,7 +302,9 @@ def test_a_damaged_set_says_where_it_lies(tmp_path, kept):
         write_idx(tmp_path / "MNIST" / "raw" / f"{prefix}-labels-idx1-ubyte", np.zeros(3))
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"train-images-idx3-ubyte is cut off: it has {kept} of .*Fetch it"):
+    with pytest.raises(
+        ValueError, match=rf"train-images-idx3-ubyte is truncated: it has {kept} of .*Download it"
+    ):
         load("mnist", root=tmp_path)
 
 
@@ -429,7 +443,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     bad = tmp_path / "kind" / "b.jpg"
     save(bad, np.random.default_rng(0).integers(0, 256, (64, 64)))
     bad.write_bytes(bad.read_bytes()[:-400])
-    for reason in ("truncated", "is no picture"):
+    for reason in ("truncated", "is not an image"):
         with pytest.raises(ValueError, match=rf"cannot read the image .*kind.b\.jpg: .*{reason}"):
             load(tmp_path, strict=True)
         with pytest.warns(
@@ -444,7 +458,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
         bad.write_text("not an image", encoding="utf-8")
     (tmp_path / "a.png").unlink()
     with pytest.raises(
-        ValueError, match=r"none of the 1 images .* can be read; the first, kind/b\.jpg: is no"
+        ValueError, match=r"none of the 1 images .* can be read; the first, kind/b\.jpg: is not"
     ):
         load(tmp_path)
 
@@ -575,7 +589,7 @@ def test_the_crop_is_a_centre_square_of_the_images_own_pixels(tmp_path):
     framed[2:6, 3:7] = 200
     save(tmp_path / "a.png", framed)
     assert load(tmp_path, image_size=4, center_crop=4).images.unique().tolist() == [200]
-    with pytest.raises(ValueError, match=r"a\.png: is 10x8 pixels, smaller than the crop of 9"):
+    with pytest.raises(ValueError, match=r"a\.png: is 10x8 pixels, smaller than the center_crop 9"):
         load(tmp_path, center_crop=9)
 
 
@@ -598,8 +612,9 @@ def sprites(tmp_path, host, monkeypatch):
             archive.writestr(f"pokemon/{kind}/1.png", picture.getvalue())
     content = path.read_bytes()
     path.unlink()
-    published = f"{host.address}/pokemon.zip", "sha1:" + hashlib.sha1(content).hexdigest()
-    monkeypatch.setattr(datasets, "POKEMON", published)
+    checksum = "sha1:" + hashlib.sha1(content).hexdigest()
+    entry = replace(datasets.find_entry("pokemon"), url=f"{host.address}/pokemon.zip", checksum=checksum)
+    monkeypatch.setitem(registry._ENTRIES, "pokemon", entry)
     return content
 
 
@@ -620,19 +635,19 @@ def test_the_sprites_stand_on_white_and_are_never_unpacked(tmp_path, host, sprit
 
 
 def test_sprites_that_are_not_there_or_not_right_are_refused_with_another_way(tmp_path, host, sprites):
-    with pytest.raises(FileNotFoundError, match=r"pokemon is not there: .*pokemon\.zip is missing"):
+    with pytest.raises(FileNotFoundError, match=r"pokemon is not downloaded: .*pokemon\.zip is missing"):
         load("pokemon", root=tmp_path, download=False)
     assert host.asked == []
     host.answers = [{"body": sprites[::-1]}]
-    with pytest.raises(OSError, match="not the published file.*'faces' stands in"):
+    with pytest.raises(OSError, match="not the published file.*use 'faces'"):
         load("pokemon", root=tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_the_sprites_are_those_that_d2l_publishes():
-    address, checksum = datasets.POKEMON
-    assert address.startswith("https://d2l-data.s3-accelerate.amazonaws.com/")
-    assert checksum == "sha1:c065c0e2593b8b161a2d7873e42418bf6a21106c"
+    entry = datasets.find_entry("pokemon")
+    assert entry.url == "https://d2l-data.s3-accelerate.amazonaws.com/pokemon.zip"
+    assert entry.checksum == "sha1:c065c0e2593b8b161a2d7873e42418bf6a21106c"
 
 
 def test_an_empty_folder_says_what_it_looked_for(tmp_path):
@@ -643,20 +658,20 @@ def test_an_empty_folder_says_what_it_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("mnits", {}, "'mnits'.*mnist, fashion-mnist, mnist-mini, celeba, faces, pokemon"),
-        ("no/such/folder", {}, "'no/such/folder' is neither a folder, nor a zip, nor a known set"),
+        ("mnits", {}, "'mnits'.*mnist-mini, mnist, fashion-mnist, faces, celeba, pokemon"),
+        ("no/such/folder", {}, "'no/such/folder' is neither a folder, nor a zip, nor a known dataset"),
         ("mnist", {"split": "valid"}, "mnist has no split 'valid'; it has train, test"),
         ("mnist-mini", {"split": "test"}, "mnist-mini has no split 'test'; it has train"),
         ("celeba", {"split": "dev"}, "celeba has no split 'dev'; it has train, valid, test, all"),
         ("faces", {"split": ""}, "faces has no split ''"),
         ("tests", {"split": "test"}, "a folder has no split 'test'"),
         ("mnist", {"image_size": 0}, "image_size must be at least 1, got 0"),
-        ("celeba", {"crop": 0}, "crop must be at least 1, got 0"),
-        ("mnist-mini", {"count": 2.5}, "count must be a whole number, got 2.5"),
+        ("celeba", {"center_crop": 0}, "center_crop must be at least 1, got 0"),
+        ("mnist-mini", {"max_images": 2.5}, "max_images must be a whole number, got 2.5"),
         ("mnist-mini", {"image_size": "28"}, "image_size must be a whole number, got '28'"),
-        ("faces", {"crop": 8.0}, "crop must be a whole number, got 8.0"),
-        ("mnist", {"crop": 20}, "mnist is not cropped.*got 20"),
-        ("faces", {"count": 0}, "count must be at least 1, got 0"),
+        ("faces", {"center_crop": 8.0}, "center_crop must be a whole number, got 8.0"),
+        ("mnist", {"center_crop": 20}, "mnist is not cropped.*got 20"),
+        ("faces", {"max_images": 0}, "max_images must be at least 1, got 0"),
         ("faces", {"seed": -3}, "seed must be at least 0, got -3"),
         ("mnist", {"channels": 2}, "channels must be 1 .* got 2"),
     ],
@@ -720,7 +735,7 @@ def test_images_beside_the_classes_are_said_to_hide_them(tmp_path):
     for name in ("cat/a", "dog/b", "loose"):
         save(tmp_path / f"{name}.png", np.zeros((4, 4)))
     with pytest.warns(
-        UserWarning, match="not taken for classes, as 1 of its images lie.*loose.png"
+        UserWarning, match="not used as classes, because 1 of its images lie.*loose.png"
     ) as caught:
         found = load(tmp_path)
     assert caught[0].filename == __file__
@@ -731,7 +746,7 @@ def test_images_beside_the_classes_are_said_to_hide_them(tmp_path):
 def test_a_sheet_beside_the_classes_does_not_hide_them(tmp_path):
     for name in ("cat/a", "dog/b"):
         save(tmp_path / f"{name}.png", np.zeros((4, 4)))
-    image_folder.save_sheet(Image.new("L", (8, 8)), tmp_path / "samples.png")
+    contact_sheet.save(Image.new("L", (8, 8)), tmp_path / "samples.png")
     found = load(tmp_path, strict=True)
     assert found.class_names == ("cat", "dog")
     assert len(found) == 2
@@ -742,7 +757,7 @@ def test_folders_that_look_like_splits_are_said_to_be_taken_for_classes(tmp_path
     base = tmp_path / "set"
     for name in ("train/cat/a", "train/dog/b", "Test/cat/c"):
         save(base / around / f"{name}.png", np.zeros((4, 4)))
-    with pytest.warns(UserWarning, match=r"the classes are the folders Test, train.*load \S*Test to have"):
+    with pytest.warns(UserWarning, match=r"the classes are the folders Test, train.*load \S*Test to use"):
         assert load(base).class_names == ("Test", "train")
     assert load(base / around / "train").class_names == ("cat", "dog")
 
@@ -752,7 +767,7 @@ def test_an_empty_class_folder_is_named(tmp_path):
         save(tmp_path / f"{name}.png", np.zeros((4, 4)))
     (tmp_path / "set" / "eel").mkdir()
     (tmp_path / "set" / ".cache").mkdir()
-    with pytest.warns(UserWarning, match=r"1 folders of \S*set have no images and are no classes: eel"):
+    with pytest.warns(UserWarning, match=r"1 folders of \S*set have no images and are not classes: eel"):
         assert load(tmp_path).class_names == ("cat", "dog")
 
 
@@ -762,9 +777,9 @@ def test_reasons_are_counted_and_so_are_other_files(tmp_path):
     for name in ("b.png", "c.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "d.png").symlink_to(tmp_path / "gone")
-    with pytest.warns(UserWarning, match=r"3 of 4 images .*\(2 × is no picture.*; 1 × No such file"):
+    with pytest.warns(UserWarning, match=r"3 of 4 images .*\(2 × is not an image.*; 1 × No such file"):
         found = load(tmp_path)
-    assert found.others == ((".txt", 1),)
+    assert found.ignored == ((".txt", 1),)
     reasons = [(str(n), f"image file is truncated ({n:,} bytes not processed)") for n in (12, 1345)]
     assert datasets.count_reasons(reasons) == ["2 × image file is truncated (N bytes not processed)"]
 
@@ -777,7 +792,7 @@ def test_a_path_is_a_folder_whatever_its_name_and_the_other_meaning_is_said(tmp_
         assert len(load(here)) == 1
         assert datasets.image_shape(here) == (3, 64)
     with pytest.warns(
-        UserWarning, match=r"mnist-mini is taken for the set of that name; write \./mnist-mini"
+        UserWarning, match=r"mnist-mini is read as the dataset of that name; write \./mnist-mini"
     ):
         assert len(load("mnist-mini")) == 5000
     with pytest.raises(ValueError, match="'celeba' is neither"):
@@ -810,8 +825,8 @@ def test_every_set_and_path_has_a_title(tmp_path, monkeypatch):
 def test_a_set_that_is_resized_in_parts_is_as_one_that_is_resized_at_once(mnist_mini, monkeypatch, size):
     from torchvision.transforms.v2.functional import resize
 
-    monkeypatch.setattr(datasets, "PART", 300 * size**2)
-    found = datasets._fit(mnist_mini, size, 3, 1000, 0)
+    monkeypatch.setattr(image_dataset, "PIXELS_PER_RESIZE", 300 * size**2)
+    found = load("mnist-mini", image_size=size, channels=3, max_images=1000)
     chosen = datasets.sample(mnist_mini.labels, 5000, 1000)
     expected = resize(mnist_mini.images[chosen], [size, size], antialias=True)
     assert torch.equal(found.images, expected.expand(-1, 3, -1, -1))

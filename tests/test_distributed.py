@@ -246,7 +246,8 @@ def test_a_mapped_set_is_not_copied_and_only_the_share_is_read(together, image_f
     found = datasets.load(image_folder, image_size=16, channels=1)
     read = []
     plain = datasets.to_float
-    monkeypatch.setattr(datasets, "to_float", lambda images: read.append(len(images)) or plain(images))
+    noting = lambda images: read.append(len(images)) or plain(images)  # noqa: E731
+    monkeypatch.setattr("dcganlib.datasets.loader.to_float", noting)
 
     def work():
         loader = datasets.make_loader(found.images, 8)
@@ -258,7 +259,7 @@ def test_a_mapped_set_is_not_copied_and_only_the_share_is_read(together, image_f
 def test_a_set_too_large_for_the_device_stays_where_it_is(tiny_images, monkeypatch):
     labels = torch.arange(20)
     assert datasets.make_loader(tiny_images, 4, labels=labels, device="meta").images.device.type == "meta"
-    monkeypatch.setattr(datasets, "_has_room", lambda device, size: False)
+    monkeypatch.setattr("dcganlib.datasets.loader._has_room", lambda device, size: False)
     loader = datasets.make_loader(tiny_images, 4, labels=labels, device="meta")
     assert (loader.images.device.type, loader.labels.device.type) == ("cpu", "cpu")
     assert [(real.device.type, label.device.type) for real, label in loader] == [("meta", "meta")] * 5
@@ -470,7 +471,7 @@ def seen(monkeypatch):
         batches.append(images.long().mul(torch.arange(1, 257).view(1, 16, 16)).sum((1, 2, 3)).tolist())
         return plain(images)
 
-    monkeypatch.setattr(datasets, "to_float", noting)
+    monkeypatch.setattr("dcganlib.datasets.loader.to_float", noting)
 
     def take():
         found = [batch for batch in batches if len(batch) < 20]  # not the sheet of real images

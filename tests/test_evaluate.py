@@ -33,13 +33,13 @@ def blots(rng):
     for index, (y, x) in enumerate(places):  # no two of them the same
         side = 3 + index % 10
         images[index, 0, y : y + side, x : x + side] = 255 - index // 2
-    return datasets.ImageSet(images, labels, "mnist-mini", "blots", "none", datasets.MNIST_CLASSES)
+    return datasets.ImageDataset(images, labels, "mnist-mini", "blots", "none", tuple("0123456789"))
 
 
 @pytest.fixture
-def _few(blots, monkeypatch):
+def _few(blots, replace_dataset):
     """Stand-in for the bundled digits, which take a while to read."""
-    monkeypatch.setattr(datasets, "_mnist_mini", lambda: blots)
+    replace_dataset("mnist-mini", blots)
 
 
 @pytest.fixture
@@ -179,10 +179,10 @@ def test_averaged_weights_are_measured_unless_the_plain_are_asked_for(make_run, 
 
 
 def test_a_conditional_generator_is_told_labels_with_the_classes_shares_and_not_those_of_the_reference(
-    make_run, blots, monkeypatch
+    make_run, blots, monkeypatch, replace_dataset
 ):
     skewed = replace(blots, labels=(torch.arange(200) % 4 == 0).long())
-    monkeypatch.setattr(datasets, "_mnist_mini", lambda: skewed)
+    replace_dataset("mnist-mini", skewed)
     asked, generate = [], models.generate
 
     def listen(generator, z, labels=None):

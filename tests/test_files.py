@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dcganlib.datasets import celeba, image_folder, mnist
+from dcganlib.datasets import celeba, image_files, mnist
 from dcganlib.runtime import checkpoint
 from dcganlib.runtime.files import cache_dir, expand_user, writable, write_atomically, write_text
 
@@ -204,9 +204,9 @@ def test_without_a_home_a_path_into_it_is_refused_by_name():
     [
         checkpoint.load,
         checkpoint.load_generator,
-        image_folder.open_zip,
+        image_files.open_zip,
         lambda path: mnist.read_idx(path, 3),
-        lambda path: celeba._text(str(path), path.read_bytes()),
+        lambda path: celeba.decode_text(str(path), path.read_bytes()),
     ],
     ids=["checkpoint", "generator", "zip", "idx", "list"],
 )
@@ -220,4 +220,4 @@ def test_a_web_page_in_the_place_of_a_file_is_called_one(tmp_path, read, page):
 
 
 def test_a_list_that_merely_mentions_a_page_is_read(tmp_path):
-    assert celeba._text("a.txt", b"x <!DOCTYPE html>") == "x <!DOCTYPE html>"
+    assert celeba.decode_text("a.txt", b"x <!DOCTYPE html>") == "x <!DOCTYPE html>"

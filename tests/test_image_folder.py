@@ -1,6 +1,5 @@
 """Picture files to bytes: every kind of file, decoded once, kept in a cache that is never out of date."""
 
-import functools
 import io
 import json
 import os
@@ -17,8 +16,10 @@ import pytest
 from PIL import Image
 
 from dcganlib import datasets
-from dcganlib.datasets import image_folder
-from dcganlib.datasets.image_folder import Source, decode, find, open_zip, read
+from dcganlib.datasets import contact_sheet, decode_cache, image_decoding, image_files
+from dcganlib.datasets.decode_cache import DecodeOptions
+from dcganlib.datasets.image_decoding import read
+from dcganlib.datasets.image_files import Source, find, open_zip
 
 GREY = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
 RGB = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -87,10 +88,10 @@ AWKWARD = {
         stored(Image.frombytes("CMYK", (8, 8), CMYK.tobytes()), "TIFF"),
         (255.0 - CMYK[..., :3]) * (255 - CMYK[..., 3:]) / 255,
     ),
-    "empty.png": (b"", "is no picture"),
+    "empty.png": (b"", "is not an image"),
     "float.tif": (stored(GREY.astype(np.float32), "TIFF"), "floating-point pixels"),
     "grey.png": (stored(GREY, "PNG"), colours(GREY)),
-    "huge.png": (huge(), "exceeds limit"),
+    "huge.png": (huge(), "more than the limit"),
     "integers.tif": (stored(GREY.astype(np.int32) * 1000, "TIFF"), "pixels from 0 to 252000"),
     "la.png": (stored(np.stack([GREY, VEIL[..., 0]], 2), "PNG"), on_white(colours(GREY), VEIL)),
     "palette.png": (stored(Image.fromarray(GREY).convert("P"), "PNG"), colours(GREY)),
@@ -101,7 +102,7 @@ AWKWARD = {
         colours(SIXTEEN / 257),
     ),
     "page.jpg": (b"<!DOCTYPE html><html><body>Log in first</body></html>", "is a web page"),
-    "text.jpg": (b"this is a letter, not a picture", "is no picture"),
+    "text.jpg": (b"this is a letter, not a picture", "is not an image"),
     "truncated.jpg": (stored(np.tile(RGB, (9, 9, 1)), "JPEG")[:-900], "truncated"),
     "turned.png": (turned(), RGB),
     "wide.png": (stored(WIDE, "PNG"), RGB),
@@ -137,8 +138,8 @@ def never_read(monkeypatch):
         def refuse(*args):
             raise AssertionError("a picture was opened")
 
-        monkeypatch.setattr(image_folder, "_decode_chunk", refuse)
-        monkeypatch.setattr(image_folder, "read", refuse)
+        monkeypatch.setattr(decode_cache, "_decode_chunk", refuse)
+        monkeypatch.setattr(image_decoding, "read", refuse)
 
     return start
 
@@ -146,8 +147,10 @@ def never_read(monkeypatch):
 @pytest.fixture
 def count_reads(monkeypatch):
     """Names of the pictures that were opened since."""
-    opened, real = [], image_folder._open
-    monkeypatch.setattr(image_folder, "_open", lambda source, name: opened.append(name) or real(source, name))
+    opened, real = [], image_files.open_image
+    monkeypatch.setattr(
+        image_files, "open_image", lambda source, name: opened.append(name) or real(source, name)
+    )
     return opened
 
 
@@ -165,6 +168,10 @@ def odd_zip(name, *, flags=0, version=20):
     )
     entry += name
     return b"PK\3\4" + entry + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), 4, 0)
+
+
+def decode(source, image_size, channels, **options):
+    return decode_cache.decode(source, DecodeOptions(image_size, channels, **options))
 
 
 def greys(decoded):
@@ -201,9 +208,9 @@ def test_an_awkward_folder_loads_what_can_be_read_and_lists_the_rest(awkward):
     for name, reason in found.skipped:
         assert AWKWARD[name][1] in reason
         assert f"{name}: {reason}" in str(caught[0].message)
-    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is no picture"):
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is not an image"):
         datasets.load(awkward, image_size=8, strict=True)
-    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is no picture"):
+    with pytest.raises(ValueError, match=r"cannot read the image .*empty\.png: is not an image"):
         datasets.load(awkward, image_size=8, strict=True, cache=False)
 
 
@@ -214,7 +221,7 @@ def test_the_centre_square_is_kept_and_then_resized():
         found = read(io.BytesIO(stored(ODD, "PNG")), 8, 3, crop)
         np.testing.assert_allclose(found.transpose(1, 2, 0), expected, rtol=0, atol=0)
     assert read(io.BytesIO(stored(ODD, "PNG")), 32, 3).shape == (3, 32, 32)
-    with pytest.raises(ValueError, match="is 16x13 pixels, smaller than the crop of 14"):
+    with pytest.raises(ValueError, match="is 16x13 pixels, smaller than the center_crop 14"):
         read(io.BytesIO(stored(ODD, "PNG")), 8, 3, 14)
 
 
@@ -238,7 +245,7 @@ def test_whatever_a_decoder_raises_is_the_reason(monkeypatch, error):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(image_folder, "_to_mode", fail)
+    monkeypatch.setattr(image_decoding, "_to_mode", fail)
     with pytest.raises(ValueError, match="bad"):
         read(io.BytesIO(stored(RGB, "PNG")), 8, 3)
 
@@ -294,12 +301,12 @@ def test_nothing_to_find_says_what_was_looked_for(tmp_path, kind):
         (b"", "is empty"),
         (b"\n<!DOCTYPE html><html>Quota exceeded", "is a web page.*quota.*browser"),
         (b"<HTML><body>", "is a web page"),
-        (b"PK\x03\x04" + bytes(1996), "breaks off after 2,000 bytes"),
-        (b"hello", "is no zip archive"),
+        (b"PK\x03\x04" + bytes(1996), "ends after 2,000 bytes"),
+        (b"hello", "is not a zip archive"),
         (b"7z\xbc\xaf\x27\x1c\0\4", r"is a \.7z archive"),
         (b"Rar!\x1a\7\1\0", r"is a \.rar archive"),
-        (odd_zip(b"\xff.png", flags=0x800), "is no zip archive, or is damaged"),  # a name that is no text
-        (odd_zip(b"a.png", version=99), "is no zip archive, or is damaged"),  # of a later kind of zip
+        (odd_zip(b"\xff.png", flags=0x800), "is not a zip archive, or is damaged"),  # a name that is no text
+        (odd_zip(b"a.png", version=99), "is not a zip archive, or is damaged"),  # of a later kind of zip
     ],
 )
 def test_what_is_no_zip_is_told_apart(tmp_path, content, words):
@@ -371,7 +378,7 @@ def test_each_damaged_entry_of_a_zip_is_listed_with_its_reason(tmp_path, monkeyp
         listed = content.index(b"PK\x01\x02", listed + 1)
     content[listed + 8] |= 1  # marked as encrypted
     path.write_bytes(content)
-    monkeypatch.setattr(image_folder, "LARGEST_FILE", 19_999)
+    monkeypatch.setattr(image_files, "MAX_UNPACKED_BYTES", 19_999)
     found = decode(find(path), 8, 1)
     assert greys(found) == [7]
     reasons = dict(found.skipped)
@@ -384,9 +391,9 @@ def test_each_damaged_entry_of_a_zip_is_listed_with_its_reason(tmp_path, monkeyp
 
 def test_the_list_of_a_zip_is_read_once_for_all_chunks(tmp_path, monkeypatch):
     archive = zipped(tmp_path / "a.zip", {f"{k}.png": stored(GREY, "PNG") for k in range(9)})
-    source, opened, real = find(archive), [], image_folder.open_zip
-    monkeypatch.setattr(image_folder, "CHUNK", 2)
-    monkeypatch.setattr(image_folder, "open_zip", lambda path: opened.append(path) or real(path))
+    source, opened, real = find(archive), [], image_files.open_zip
+    monkeypatch.setattr(decode_cache, "IMAGES_PER_CHUNK", 2)
+    monkeypatch.setattr(image_files, "open_zip", lambda path: opened.append(path) or real(path))
     assert len(decode(source, 8, 1, cache=False).pixels) == 9
     assert opened == [archive]
     zipped(archive, {f"{k}.png": stored(255 - GREY, "PNG") for k in range(9)})
@@ -399,9 +406,9 @@ def test_the_list_of_a_zip_is_read_once_for_all_chunks(tmp_path, monkeypatch):
 def test_several_processes_give_what_one_gives(awkward, monkeypatch):
     source = find(awkward)
     alone = decode(source, 8, 3, cache=False)
-    monkeypatch.setattr(image_folder, "FEW", 3)
-    monkeypatch.setattr(image_folder, "CHUNK", 4)
-    monkeypatch.setattr(image_folder, "processors", lambda: 2)
+    monkeypatch.setattr(decode_cache, "SINGLE_PROCESS_IMAGES", 3)
+    monkeypatch.setattr(decode_cache, "IMAGES_PER_CHUNK", 4)
+    monkeypatch.setattr(decode_cache, "processors", lambda: 2)
     together = decode(source, 8, 3, cache=False)
     np.testing.assert_array_equal(together.pixels, alone.pixels)
     assert together.kept == alone.kept
@@ -411,9 +418,8 @@ def test_several_processes_give_what_one_gives(awkward, monkeypatch):
 
 
 def test_no_more_than_a_few_chunks_are_ahead_of_the_reader(folder, monkeypatch, count_reads):
-    monkeypatch.setattr(image_folder, "CHUNK", 1)
-    work = functools.partial(image_folder._decode_chunk, image_size=8, channels=1, crop=None, limit=10**6)
-    chunks = image_folder._decode_chunks(find(folder), work, None)
+    monkeypatch.setattr(decode_cache, "IMAGES_PER_CHUNK", 1)
+    chunks = decode_cache._decode_chunks(find(folder), DecodeOptions(8, 1))
     array, failed = next(chunks)
     assert (array.shape, failed) == ((1, 1, 8, 8), [])
     assert len(count_reads) <= 3
@@ -421,13 +427,13 @@ def test_no_more_than_a_few_chunks_are_ahead_of_the_reader(folder, monkeypatch, 
 
 
 def test_this_process_may_use_at_least_one_processor(monkeypatch):
-    assert 1 <= image_folder.processors() <= os.cpu_count()
+    assert 1 <= decode_cache.processors() <= os.cpu_count()
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    assert image_folder.processors() == 1
+    assert decode_cache.processors() == 1
 
 
 def test_the_modules_of_the_workers_import_no_torch(tmp_path):
-    code = "from dcganlib.datasets import image_folder, synthetic_faces"
+    code = "from dcganlib.datasets import decode_cache, face_files"
     code += "; import sys; assert not {'torch', 'joblib'} & set(sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -440,7 +446,9 @@ def test_a_set_with_nothing_to_read_says_so_with_the_first_reason(tmp_path, cach
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("words", encoding="utf-8")
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"none of the 2 images of .*; the first, a\.png: is no picture"):
+        with pytest.raises(
+            ValueError, match=r"none of the 2 images of .*; the first, a\.png: is not an image"
+        ):
             decode(find(tmp_path), 8, 1, cache=cache)
     assert not list(tmp_path.glob(".dcganlib/*"))
 
@@ -539,7 +547,7 @@ def test_each_crop_size_choice_and_number_of_channels_has_a_cache_of_its_own(fol
         (source, 8, 1, 6),
         (part, 8, 1, None),
     ]
-    found = [decode(what, size, channels, crop=crop).pixels for what, size, channels, crop in asked]
+    found = [decode(what, size, channels, center_crop=crop).pixels for what, size, channels, crop in asked]
     assert [pixels.shape for pixels in found] == [
         (5, 1, 8, 8),
         (5, 1, 4, 4),
@@ -550,7 +558,7 @@ def test_each_crop_size_choice_and_number_of_channels_has_a_cache_of_its_own(fol
     assert len(os.listdir(folder / ".dcganlib")) == 10
     never_read()
     for pixels, (what, size, channels, crop) in zip(found, asked, strict=True):
-        np.testing.assert_array_equal(decode(what, size, channels, crop=crop).pixels, pixels)
+        np.testing.assert_array_equal(decode(what, size, channels, center_crop=crop).pixels, pixels)
 
 
 def spoil(kind, place):
@@ -618,15 +626,15 @@ def test_decoding_that_breaks_off_leaves_no_cache(folder, monkeypatch):
     class PowerCutError(BaseException):
         pass
 
-    real = image_folder.read
+    real = image_decoding.read
 
     def broken(file, *args):
         if file.name.endswith("3.png"):
             raise PowerCutError
         return real(file, *args)
 
-    monkeypatch.setattr(image_folder, "read", broken)
-    monkeypatch.setattr(image_folder, "CHUNK", 1)
+    monkeypatch.setattr(image_decoding, "read", broken)
+    monkeypatch.setattr(decode_cache, "IMAGES_PER_CHUNK", 1)
     with pytest.raises(PowerCutError):
         decode(find(folder), 8, 1)
     assert os.listdir(folder / ".dcganlib") == []
@@ -642,8 +650,8 @@ def test_writing_into_the_pixels_leaves_the_file_alone(folder):
 
 def test_where_the_folder_cannot_be_written_the_users_cache_serves(folder, tmp_path, monkeypatch, never_read):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    real = image_folder.writable
-    monkeypatch.setattr(image_folder, "writable", lambda place: folder not in place.parents and real(place))
+    real = decode_cache.writable
+    monkeypatch.setattr(decode_cache, "writable", lambda place: folder not in place.parents and real(place))
     decode(find(folder), 8, 1)
     assert not (folder / ".dcganlib").exists()
     files = [path for path in (tmp_path / "home" / ".cache" / "dcganlib").rglob("*") if path.is_file()]
@@ -654,9 +662,9 @@ def test_where_the_folder_cannot_be_written_the_users_cache_serves(folder, tmp_p
 
 def test_where_nothing_can_be_written_the_pixels_stay_in_memory(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(image_folder, "writable", lambda place: False)
+    monkeypatch.setattr(decode_cache, "writable", lambda place: False)
     with pytest.warns(
-        UserWarning, match=r"pictures of .*set are held in memory.*nothing can be written beside"
+        UserWarning, match=r"decoded images of .*set are held in memory.*nothing can be written beside"
     ):
         found = decode(find(folder), 8, 1)
     assert greys(found) == [0, 10, 20, 30, 40]
@@ -695,7 +703,7 @@ def test_a_cache_that_nests_too_deep_is_made_anew(folder, count_reads):
 
 def test_a_strict_refusal_names_the_zip_even_where_a_name_in_it_begins_with_a_slash(tmp_path):
     path = zipped(tmp_path / "set.zip", {"/a.png": b"broken"})
-    with pytest.raises(ValueError, match=r"cannot read the image .*set\.zip//a\.png: is no picture"):
+    with pytest.raises(ValueError, match=r"cannot read the image .*set\.zip//a\.png: is not an image"):
         decode(find(path), 8, 1, strict=True)
 
 
@@ -723,7 +731,7 @@ def tiff(bits, zero_is_black, pixels, width):
 
 def row(content):
     """The pixels of a row of grey, unresized."""
-    return list(image_folder._picture(io.BytesIO(content), "L", 10**6).tobytes())
+    return list(image_decoding._first_frame(io.BytesIO(content), "L", 10**6).tobytes())
 
 
 @pytest.mark.parametrize(
@@ -866,10 +874,11 @@ def test_what_is_no_picture_is_counted_by_its_ending(folder):
         (folder / name).write_bytes(b"x")
     found = find(folder)
     assert len(found.names) == 5
-    assert dict(found.others) == {".txt": 2, "no ending": 1, ".db": 1, ".eps": 1}
-    assert found.others[0] == (".txt", 2)
+    assert dict(found.ignored) == {".txt": 2, "no suffix": 1, ".db": 1, ".eps": 1}
+    assert found.ignored[0] == (".txt", 2)
     (folder / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    assert dict(decode(find(folder), 8, 1).skipped)["phone.HEIC"].startswith("is no picture, or of a kind")
+    reason = dict(decode(find(folder), 8, 1).skipped)["phone.HEIC"]
+    assert reason == "is not an image, or of a format that Pillow cannot read"
 
 
 def test_a_large_picture_is_read_within_the_limit_and_the_variable_raises_it(monkeypatch):
@@ -879,17 +888,19 @@ def test_a_large_picture_is_read_within_the_limit_and_the_variable_raises_it(mon
         if limit >= 10_000:
             assert read(io.BytesIO(content), 8, 1).max() == 7
             continue
-        with pytest.raises(ValueError, match=rf"has 10,000 pixels .* limit of {limit:,}; set .*MAX_PIXELS"):
+        with pytest.raises(
+            ValueError, match=rf"has 10,000 pixels, more than the limit of {limit:,}; set .*MAX_PIXELS"
+        ):
             read(io.BytesIO(content), 8, 1)
     monkeypatch.delenv("DCGANLIB_MAX_PIXELS")
-    assert image_folder.max_pixels() > 108e6  # the largest cameras of telephones
+    assert image_decoding.max_pixels() > 108e6  # the largest cameras of telephones
     before = Image.MAX_IMAGE_PIXELS
     read(io.BytesIO(content), 8, 1)
     assert before == Image.MAX_IMAGE_PIXELS
     for wrong in ("many", "0", "-1", "1e9"):
         monkeypatch.setenv("DCGANLIB_MAX_PIXELS", wrong)
         with pytest.raises(ValueError, match="DCGANLIB_MAX_PIXELS must be a whole number.*got"):
-            image_folder.max_pixels()
+            image_decoding.max_pixels()
 
 
 def test_a_raised_limit_brings_back_what_was_left_out(folder, monkeypatch):
@@ -922,7 +933,7 @@ def test_links_are_followed_as_imagefolder_follows_them_and_circles_end(folder, 
 @pytest.mark.posix("no named pipes among files")
 def test_what_is_no_regular_file_is_not_waited_for(folder):
     os.mkfifo(folder / "pipe.png")
-    assert decode(find(folder), 8, 1).skipped == [("pipe.png", "is no regular file")]
+    assert decode(find(folder), 8, 1).skipped == [("pipe.png", "is not a regular file")]
 
 
 @pytest.mark.posix("names of files are text")
@@ -934,7 +945,7 @@ def test_a_name_that_is_no_utf8_is_read_cached_and_can_be_printed(folder, tmp_pa
     inner = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xe9t\xe9"))
     os.rename(folder, inner)
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"1 of 7 images .* left out: bad\\udcff\.png: is no picture"):
+        with pytest.warns(UserWarning, match=r"1 of 7 images .* left out: bad\\udcff\.png: is not an image"):
             found = datasets.load(inner, image_size=8)
         assert len(found) == 6
         f"{found.name} {found.source} {found.skipped}".encode()
@@ -948,9 +959,9 @@ def test_a_run_is_never_data(folder, tmp_path):
         (run / name).write_bytes(stored(RGB, "PNG"))
     (run / "config.json").write_text("{}", encoding="utf-8")
     assert find(folder).names == before.names
-    assert find(folder).others == ((image_folder.RUN, 1),)
+    assert find(folder).ignored == ((image_files.RUN, 1),)
     for place in (run, run / "samples"):
-        with pytest.raises(ValueError, match="is the folder of a run, not of pictures"):
+        with pytest.raises(ValueError, match="is the folder of a run, not of images"):
             find(place)
     archive = zipped(
         tmp_path / "a.zip", {f"set/{f.relative_to(folder)}": f.read_bytes() for f in folder.rglob("*.*")}
@@ -962,13 +973,13 @@ def test_a_run_is_never_data(folder, tmp_path):
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
 def test_a_sheet_that_we_wrote_is_no_picture_of_the_set(folder, ending):
-    image_folder.save_sheet(Image.fromarray(RGB), folder / f"sheet.{ending}")
+    contact_sheet.save(Image.fromarray(RGB), folder / f"sheet.{ending}")
     source = find(folder)
     found = decode(source, 8, 1, strict=True)  # which it does not stop either
     assert greys(found) == [0, 10, 20, 30, 40]
-    assert found.skipped == [(f"sheet.{ending}", image_folder.SHEET)]
-    assert image_folder.is_sheet(source, f"sheet.{ending}")
-    assert not image_folder.is_sheet(source, "0.png")
+    assert found.skipped == [(f"sheet.{ending}", image_decoding.CONTACT_SHEET)]
+    assert contact_sheet.is_in_source(source, f"sheet.{ending}")
+    assert not contact_sheet.is_in_source(source, "0.png")
 
 
 def test_what_systems_leave_in_folders_is_passed_over(folder):
@@ -987,8 +998,8 @@ def test_a_disk_without_room_for_the_cache_costs_the_cache_alone(folder, monkeyp
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(image_folder, "write_atomically", full)
-    with pytest.warns(UserWarning, match="held in memory and are not kept .*No space left"):
+    monkeypatch.setattr(decode_cache, "write_atomically", full)
+    with pytest.warns(UserWarning, match="held in memory and are not cached .*No space left"):
         found = decode(find(folder), 8, 1)
     assert greys(found) == [0, 10, 20, 30, 40]
 
@@ -996,4 +1007,4 @@ def test_a_disk_without_room_for_the_cache_costs_the_cache_alone(folder, monkeyp
 def test_classes_that_are_numbers_sort_as_numbers():
     names = ["10", "2", "a10", "a9", "1", "01", "b", "", "9" * 5000]
     expected = ["", "01", "1", "2", "10", "9" * 5000, "a9", "a10", "b"]
-    assert sorted(names, key=image_folder.natural) == expected
+    assert sorted(names, key=image_files.natural) == expected

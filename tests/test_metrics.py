@@ -519,7 +519,7 @@ def test_parts_are_joined_in_their_order_and_there_is_one_copy(digits):
 
 
 def test_features_of_a_set_are_asked_of_its_images(mnist_mini):
-    with pytest.raises(ValueError, match="got ImageSet: pass the ImageSet's .images"):
+    with pytest.raises(ValueError, match="got ImageDataset: pass the ImageDataset's .images"):
         metrics.extract(Halves(), mnist_mini)
 
 

@@ -52,7 +52,7 @@ def test_the_reader_gives_what_torchvisions_gives(tmp_path):
     ours = datasets.load("fashion-mnist", root=tmp_path, download=False)
     assert ours.images[:, 0].equal(theirs.data)
     assert ours.labels.equal(theirs.targets)
-    assert list(ours.class_names) == theirs.num_classes
+    assert list(ours.class_names) == theirs.classes
 
 
 @pytest.mark.pinned  # its list of hosts changes with its versions
@@ -60,16 +60,18 @@ def test_the_published_files_are_those_that_torchvision_knows():
     from torchvision.datasets import MNIST, FashionMNIST
 
     for name, known in (("mnist", MNIST), ("fashion-mnist", FashionMNIST)):
-        assert mnist.SETS[name].checksums == dict(known.resources)
-        assert all(mirror.startswith("https://") for mirror in mnist.SETS[name].mirrors)
-    assert mnist.SETS["mnist"].mirrors[0] == MNIST.mirrors[0]
+        assert mnist.PUBLISHED[name].checksums == dict(known.resources)
+        assert all(mirror.startswith("https://") for mirror in mnist.PUBLISHED[name].mirrors)
+    assert mnist.PUBLISHED["mnist"].mirrors[0] == MNIST.mirrors[0]
 
 
 def test_a_file_that_is_cut_off_is_named_with_its_bytes(tmp_path):
     write(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte is cut off: it has 1,000 of 4,720 bytes"):
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte is truncated: it has 1,000 of 4,720 bytes"
+    ):
         mnist.load("mnist", tmp_path, "train")
     path.write_bytes(idx(IMAGES) + b"x")
     with pytest.raises(ValueError, match=r"is damaged: it has 4,721 bytes, 4,720 were expected"):
@@ -77,7 +79,7 @@ def test_a_file_that_is_cut_off_is_named_with_its_bytes(tmp_path):
     write(tmp_path / "packed", packed=True)
     path = tmp_path / "packed" / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"labels-idx1-ubyte\.gz is cut off after"):
+    with pytest.raises(ValueError, match=r"labels-idx1-ubyte\.gz is truncated after"):
         mnist.load("mnist", tmp_path / "packed", "train")
 
 
@@ -89,7 +91,9 @@ def test_the_packed_file_serves_where_unpacking_was_cut_off(tmp_path):
 
 def test_files_of_the_other_set_are_refused(tmp_path, monkeypatch):
     told = hashlib.md5(LABELS.tobytes()).hexdigest()
-    monkeypatch.setitem(mnist.SETS, "fashion-mnist", replace(mnist.SETS["fashion-mnist"], labels=(told,)))
+    monkeypatch.setitem(
+        mnist.PUBLISHED, "fashion-mnist", replace(mnist.PUBLISHED["fashion-mnist"], labels=(told,))
+    )
     write(tmp_path)
     with pytest.raises(ValueError, match="are those of fashion-mnist, not of mnist"):
         mnist.load("mnist", tmp_path, "train")
@@ -104,7 +108,7 @@ def test_a_file_without_the_one_that_goes_with_it_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(
-        FileNotFoundError, match="t10k-images-idx3-ubyte is there, and the labels.*t10k-labels"
+        FileNotFoundError, match="t10k-images-idx3-ubyte is there, but its labels are missing.*t10k-labels"
     ):
         mnist.load("mnist", tmp_path, "test")
     assert len(mnist.load("mnist", tmp_path, "train")[0]) == 6
@@ -113,10 +117,10 @@ def test_a_file_without_the_one_that_goes_with_it_is_named(tmp_path):
 def test_a_download_brings_the_missing_files_and_another_mirror_stands_in(tmp_path, host, monkeypatch):
     write(tmp_path / "made", packed=True)
     contents = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    checksums = {name: hashlib.md5(contents[name]).hexdigest() for name in mnist.SETS["mnist"].checksums}
+    checksums = {name: hashlib.md5(contents[name]).hexdigest() for name in mnist.PUBLISHED["mnist"].checksums}
     mirrors = (f"{host.address}/one/", f"{host.address}/two/")
     monkeypatch.setitem(
-        mnist.SETS, "mnist", replace(mnist.SETS["mnist"], mirrors=mirrors, checksums=checksums)
+        mnist.PUBLISHED, "mnist", replace(mnist.PUBLISHED["mnist"], mirrors=mirrors, checksums=checksums)
     )
     names = list(checksums)
     host.answers = [{"body": contents[names[0]]}, {"status": 404}]

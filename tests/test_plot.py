@@ -87,8 +87,8 @@ def test_what_is_no_grid_is_refused_by_name(images, columns, words):
     ("images", "words"),
     [
         (
-            datasets.ImageSet(plain_images(1), None, "a", "b", "c"),
-            "got ImageSet: pass the ImageSet's .images",
+            datasets.ImageDataset(plain_images(1), None, "a", "b", "c"),
+            "got ImageDataset: pass the ImageDataset's .images",
         ),
         (datasets.make_loader(plain_images(1), 1), "got Loader: pass the Loader's .images"),
         (DataLoader(TensorDataset(plain_images(1))), "got DataLoader: pass one batch of it"),

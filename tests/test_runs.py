@@ -418,11 +418,11 @@ def test_small_grey_images_get_the_network_for_them_and_a_folder_named_after_bot
 
 
 @pytest.fixture
-def mnist_mini_of_twenty(tiny_images, monkeypatch):
+def mnist_mini_of_twenty(tiny_images, replace_dataset):
     """Stand-in for the bundled digits, which take a while to read."""
     images = torch.nn.functional.pad(tiny_images, (6, 6, 6, 6))
-    found = datasets.ImageSet(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
-    monkeypatch.setattr(datasets, "_mnist_mini", lambda: found)
+    found = datasets.ImageDataset(images, torch.zeros(20, dtype=torch.int64), "mnist-mini", "discs", "none")
+    replace_dataset("mnist-mini", found)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_the_same_networks_always_start_from_the_same_weights():
 
 
 def test_the_dataloader_gives_the_images_that_lie_in_memory(mnist_mini, monkeypatch):
-    few = datasets.ImageSet(mnist_mini.images[::1000], None, "few", "", "")
+    few = datasets.ImageDataset(mnist_mini.images[::1000], None, "few", "", "")
     monkeypatch.setattr(speed, "load", lambda *where: few)
     batches = speed.picture_batches(28, 500, None, "", 0)
     found = next(batches)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dcganlib import models, zoo
 from dcganlib import train as training
 from dcganlib.config import TrainConfig
-from dcganlib.datasets import ImageSet, make_loader
+from dcganlib.datasets import ImageDataset, make_loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, minimax_generator_loss
 from dcganlib.models import Conditioned, Discriminator, Generator, Layer, generate
@@ -539,8 +539,8 @@ def test_a_loader_of_another_batch_size_than_the_settings_is_refused(tiny_pair, 
             r"a DataLoader: pass datasets.make_loader\(images, 4\)",
         ),
         (
-            lambda images: ImageSet(images, None, "discs", "", ""),
-            r"an ImageSet: pass datasets.make_loader\(loader.images, 4\)",
+            lambda images: ImageDataset(images, None, "discs", "", ""),
+            r"an ImageDataset: pass datasets.make_loader\(loader.images, 4\)",
         ),
         (lambda images: images, r"a Tensor: pass datasets.make_loader\(images, 4\)"),
         (list, r"a list: pass datasets.make_loader\(images, 4\)"),

@@ -16,7 +16,7 @@ PROGRAMMER = "only a caller's own code can cause it: a tensor or an argument of 
 LEFT_OUT = {  # not on the page: each message, and why
     "expected uint8 images, got …": PROGRAMMER,
     "images must be a tensor of shape (N, C, H, W), got …: …": PROGRAMMER,
-    "expected an ImageSet, as datasets.load gives it, got …": PROGRAMMER,
+    "expected an ImageDataset, as datasets.load gives it, got …": PROGRAMMER,
     "draw must be a function that returns images, such as lambda: generate(generator, z), got …": PROGRAMMER,
     "expected floating-point images in [-1, 1], got …": PROGRAMMER,
     "images must be uint8 of shape (N, C, H, W), got … of shape …": PROGRAMMER,

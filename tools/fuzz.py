@@ -44,7 +44,8 @@ from PIL import Image
 
 from dcganlib import datasets, models, runs, train, zoo
 from dcganlib.config import TrainConfig
-from dcganlib.datasets import celeba, image_folder
+from dcganlib.datasets import celeba, image_decoding
+from dcganlib.datasets.messages import printable
 from dcganlib.evaluation import classifier
 from dcganlib.runs import history
 from dcganlib.runtime import checkpoint
@@ -203,7 +204,7 @@ def originals() -> dict[str, tuple[bytes, np.ndarray]]:
         image.save(
             file, {".jpg": "jpeg", ".tif": "tiff"}.get(Path(name).suffix, Path(name).suffix[1:]), **options
         )
-        made[name] = file.getvalue(), image_folder.read(io.BytesIO(file.getvalue()), 16, 1)
+        made[name] = file.getvalue(), image_decoding.read(io.BytesIO(file.getvalue()), 16, 1)
     return made
 
 
@@ -682,7 +683,7 @@ def read_tree(path: Path, made: dict[str, int | None], chance: random.Random) ->
         raise FindingError(f"the pictures are {values}, not {whole}")
     above = os.path.commonpath([os.path.dirname("/" + name) for name in made])
     inside = {name: os.path.relpath("/" + name, above).split("/") for name in made}
-    classes = {name: image_folder.printable(parts[0]) for name, parts in inside.items()}
+    classes = {name: printable(parts[0]) for name, parts in inside.items()}
     if any(len(parts) == 1 for parts in inside.values()):
         if found.labels is not None:
             raise FindingError(f"there are classes {found.class_names}")
@@ -710,7 +711,7 @@ def read_picture(content: bytes, expected: list[np.ndarray], near: float = 1) ->
     """Read a square picture and compare it with what it may look like; anything goes where that is empty."""
     side = len(expected[0]) if expected else 8
     try:
-        found = image_folder.read(io.BytesIO(content), side, 3)
+        found = image_decoding.read(io.BytesIO(content), side, 3)
     except ValueError as error:
         if expected:
             raise FindingError(f"a whole picture was refused: {error}") from error
@@ -1076,7 +1077,7 @@ def check_listing(found: celeba.Listing, split: str | None, count: int | None) -
         raise FindingError(f"{found.attributes.shape} for {found.attribute_names}")
     if split is None:
         return
-    number = celeba.PARTS.get(split)
+    number = celeba.PARTITION_NUMBERS.get(split)
     chosen = [int(name[:6]) - 1 for name in found.source.names]
     expected = [index for index in range(8) if number in (None, index % 3)]
     right = chosen == expected if count is None else len(chosen) == count and {*chosen} <= {*expected}
@@ -1389,7 +1390,7 @@ def main() -> int:
     names = options.only or list(CASES)
     torch.set_num_threads(1)
     if options.case is not None:
-        print(image_folder.printable(" ".join(try_case(options.seed, options.case, names, options.out))))
+        print(printable(" ".join(try_case(options.seed, options.case, names, options.out))))
         return 0
     networks(), originals(), listing()
     outcomes: Counter[tuple[str, str]] = Counter()
@@ -1402,7 +1403,7 @@ def main() -> int:
             outcomes[name, outcome] += 1
             kind = f"{name}: {re.sub(r'/tmp/[^ ]*|[^ ]*[0-9][^ ]*', '…', said.partition(chr(10))[0])[:70]}"
             if said and kind not in found:
-                print(image_folder.printable(f"case {at} {kind}\n    {said[:400]}"), flush=True)
+                print(printable(f"case {at} {kind}\n    {said[:400]}"), flush=True)
             found[kind] += bool(said)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = used.ru_utime + used.ru_stime
@@ -1414,7 +1415,7 @@ def main() -> int:
         print(f"{count:>8} {name:<20} {outcome}")
     for kind, count in found.most_common():
         if count:
-            print(image_folder.printable(f"{count:>8} {kind}"))
+            print(printable(f"{count:>8} {kind}"))
     return int(any(found.values()))
 
 

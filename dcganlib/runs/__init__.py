@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 
 import dcganlib
 from dcganlib import zoo, datasets, models
-from dcganlib.datasets import image_folder
+from dcganlib.datasets import contact_sheet
 from dcganlib.runs import history
 from dcganlib.runtime import checkpoint, distributed, files, memory
 from dcganlib.viz import plot
@@ -455,7 +455,7 @@ def save_sample(
         if kind == "PNG":
             plot.write_png(path, strips, size)
         else:
-            image_folder.save_sheet(_join(size, strips), path)
+            contact_sheet.save(_join(size, strips), path)
     return path
 
 
@@ -471,7 +471,7 @@ def moved(settings: RunConfig, to: str | Path | None) -> RunConfig:
     return replace(settings, data=to if datasets.is_named(to) else str(files.expand_user(to).resolve()))
 
 
-def load_data(settings: RunConfig, root: str | Path | None = None, **changes: Any) -> datasets.ImageSet:
+def load_data(settings: RunConfig, root: str | Path | None = None, **changes: Any) -> datasets.ImageDataset:
     """Load the images that a run is trained on.
 
     Args:
@@ -495,7 +495,7 @@ def load_data(settings: RunConfig, root: str | Path | None = None, **changes: An
     return found
 
 
-def _with_labels_of_run(settings: RunConfig, found: datasets.ImageSet) -> datasets.ImageSet:
+def _with_labels_of_run(settings: RunConfig, found: datasets.ImageDataset) -> datasets.ImageDataset:
     """The images with labels as the run numbers its classes.
 
     Raises:
@@ -665,7 +665,7 @@ def _parse_config(path: Path) -> tuple[dict[str, Any], RunConfig]:
         told = {name: value for name, value in content.items() if name != "version"}
         names = told.get("class_names")
         if names is None and told.get("num_classes"):  # an older run, whose set may have names of its own
-            known = datasets.CLASSES.get(told["data"], ())
+            known = datasets.find_entry(told["data"]).class_names
             names = known if len(known) == told["num_classes"] else ()
         names = () if names is None else tuple(names) if isinstance(names, list) else names
         return content, RunConfig(**{**told, "train": TrainConfig(**told["train"]), "class_names": names})
@@ -980,14 +980,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _loader(found: datasets.ImageSet, config: TrainConfig, num_classes: int, place: torch.device) -> datasets.Loader:
+def _loader(found: datasets.ImageDataset, config: TrainConfig, num_classes: int, place: torch.device) -> datasets.Loader:
     labels = found.labels if num_classes else None
     return datasets.make_loader(
         found.images, config.batch_size, labels=labels, rng=_rng(config.seed, 1), device=place
     )
 
 
-def _contents(found: datasets.ImageSet) -> str:
+def _contents(found: datasets.ImageDataset) -> str:
     """What tells one state of a set from another, in words."""
     count, *shape = found.images.shape
     checksum = zlib.crc32(found.images.contiguous().numpy().data)
@@ -1044,13 +1044,13 @@ def _furnish(out: Path, settings: RunConfig, loader: datasets.Loader) -> None:
     files.write_atomically(out / "real.png", plot.grid_image(datasets.to_float(loader.images[:GRID])).save)
 
 
-def _class_names(source: str | Path, found: datasets.ImageSet | None) -> tuple[str, ...]:
+def _class_names(source: str | Path, found: datasets.ImageDataset | None) -> tuple[str, ...]:
     """Names of a set's labels, which is not loaded yet where its name tells."""
-    named = datasets.CLASSES.get(source, ()) if datasets.is_named(source) else ()
-    names = found.class_names if found else named
+    names = found.class_names if found else datasets.find_entry(source).class_names
     if not names:
+        labelled = [entry.name for entry in datasets.entries() if entry.class_names]
         raise ValueError(
-            f"{source} has no labels to draw by; {', '.join(datasets.CLASSES)} have, and a folder with a "
+            f"{source} has no labels to draw by; {', '.join(labelled)} have, and a folder with a "
             "sub-folder for each class"
         )
     return names

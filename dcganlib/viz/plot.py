@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dcganlib.datasets import check_tensor, to_uint8
-from dcganlib.datasets.image_folder import sheet_mark
+from dcganlib.datasets import check_tensor, contact_sheet, to_uint8
 from dcganlib.runtime.files import write_atomically
 from dcganlib.train import StepMetrics
 
@@ -94,7 +93,7 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
 
 
 def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, int]) -> None:
-    """Write a grid that comes strip by strip, as a PNG with the mark of ``image_folder.save_sheet``.
+    """Write a grid that comes strip by strip, as a PNG with the mark of ``contact_sheet.save``.
 
     No more than one strip is held in memory.
 
@@ -120,7 +119,7 @@ def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, 
                     kind = 0 if strip.mode == "L" else 2  # grey, or RGB
                     file.write(b"\x89PNG\r\n\x1a\n")
                     file.write(_png_chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, kind, 0, 0, 0)))
-                    file.write(_png_chunk(b"eXIf", sheet_mark().tobytes().removeprefix(b"Exif\0\0")))
+                    file.write(_png_chunk(b"eXIf", contact_sheet.exif().tobytes().removeprefix(b"Exif\0\0")))
                 pixels = np.asarray(strip).reshape(strip.height, strip.width, -1)
                 differences = pixels.copy()
                 differences[:, 1:] -= pixels[:, :-1]  # from the pixel on the left, modulo 256

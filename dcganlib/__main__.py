@@ -647,11 +647,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data",
-        help="mnist, fashion-mnist, mnist-mini or faces (these two need no network), celeba, pokemon, "
-        "or a folder or zip of images",
-    )
+    from dcganlib import datasets
+
+    parser.add_argument("data", help=f"{', '.join(datasets.names())}, or a folder or zip of images")
     parser.add_argument(
         "--image-size", type=int, help="resize to this many pixels (28 for digits and clothes, else 64)"
     )

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dcganlib import datasets
+from dcganlib import datasets, train
+from dcganlib.config import TrainConfig
 from dcganlib.datasets import (
     contact_sheet,
     download,
@@ -27,6 +28,7 @@ from dcganlib.datasets import (
     to_float,
     to_uint8,
 )
+from dcganlib.evaluation import classifier
 
 
 def write_idx(path, array):
@@ -830,3 +832,128 @@ def test_a_set_that_is_resized_in_parts_is_as_one_that_is_resized_at_once(mnist_
     chosen = datasets.sample(mnist_mini.labels, 5000, 1000)
     expected = resize(mnist_mini.images[chosen], [size, size], antialias=True)
     assert torch.equal(found.images, expected.expand(-1, 3, -1, -1))
+
+
+# The registry
+
+
+def read_stripes(entry, options):
+    images = torch.zeros(32, 1, 16, 16, dtype=torch.uint8)
+    images[:16, :, ::2], images[16:, :, :, ::2] = 255, 255
+    return entry.dataset(images, torch.arange(32) // 16)
+
+
+STRIPES = datasets.DatasetEntry(
+    name="stripes",
+    summary="stripes across and down",
+    channels=1,
+    image_size=16,
+    read=read_stripes,
+    class_names=("across", "down"),
+)
+
+
+@pytest.fixture
+def stripes():
+    datasets.register(STRIPES)
+    yield "stripes"
+    datasets.unregister("stripes")
+
+
+def test_a_registered_dataset_is_loaded_and_trained_on_by_name(stripes, tiny_pair, rng):
+    whole = load(stripes)
+    assert (whole.name, whole.class_names) == ("stripes", ("across", "down"))
+    batches = make_loader(whole.images, 8, rng=rng())
+    state = train.init_state(*tiny_pair(), TrainConfig(batch_size=8))
+    assert [metrics.step for metrics in train.train(state, batches, 2)] == [1, 2]
+
+
+def test_a_registered_dataset_need_not_sample_or_resize(stripes):
+    found = load(stripes, image_size=8, channels=3, max_images=10)
+    assert found.images.shape == (10, 3, 8, 8)
+    assert found.labels.bincount().tolist() == [5, 5]
+    assert datasets.image_shape(stripes) == (1, 16)
+    assert "stripes" in datasets.names()
+    with pytest.raises(ValueError, match="stripes has no split 'test'; it has train"):
+        load(stripes, split="test")
+
+
+def test_a_dataset_takes_under_fifteen_lines():
+    source = Path(__file__).read_text(encoding="utf-8")
+    start, end = source.index("def read_stripes"), source.index("@pytest.fixture\ndef stripes")
+    assert sum(bool(line.strip()) for line in source[start:end].splitlines()) < 15
+
+
+def test_a_grey_request_mixes_the_colours_as_the_eye_sees_them(replace_dataset):
+    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]], dtype=torch.uint8)
+    images = colours[:, :, None, None].expand(-1, -1, 28, 28)
+    replace_dataset("mnist-mini", datasets.ImageDataset(images, None, "four colours", "", ""))
+    grey = load("mnist-mini", channels=1).images[:, 0, 0, 0]
+    weights = [0.2989, 0.587, 0.114]  # of ITU-R 601
+    np.testing.assert_allclose(grey, [*(255 * weight for weight in weights), 90], rtol=0, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "must be letters, digits.*got ''"),
+        ("a/b", "must be letters, digits.*got 'a/b'"),
+        ("..", "must be letters, digits.*got '..'"),
+        ("mnist", "there is a dataset named 'mnist' already"),
+    ],
+)
+def test_a_name_that_could_not_be_loaded_is_not_registered(name, words):
+    before = datasets.names()
+    with pytest.raises(ValueError, match=words):
+        datasets.register(replace(STRIPES, name=name))
+    assert datasets.names() == before
+
+
+@pytest.mark.parametrize("name", ["mnist", "unknown"])
+def test_only_a_registered_dataset_can_be_removed(name):
+    with pytest.raises(ValueError, match=f"only a dataset that was registered can be removed, got '{name}'"):
+        datasets.unregister(name)
+    assert "mnist" in datasets.names()
+
+
+def test_an_unknown_option_is_refused_by_name():
+    with pytest.raises(TypeError, match="crop_size"):
+        load("mnist-mini", crop_size=3)
+
+
+@pytest.mark.parametrize("entry", datasets.entries(), ids=lambda entry: entry.name)
+def test_each_entry_is_complete_and_its_reader_exists(entry):
+    assert callable(entry.reader())
+    assert entry.channels in (1, 3)
+    assert entry.citation
+    assert entry.licence
+    assert not entry.summary.endswith(".")
+    assert not entry.needs_network or entry.location
+    assert entry.classifier is None or classifier.load(entry.classifier).channels == entry.channels
+
+
+def test_the_readme_lists_the_datasets_of_the_registry():
+    text = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    table = text[text.index("| Dataset |") :].split("\n\n")[0].splitlines()[2:]
+    listed = [tuple(cell.strip(" `") for cell in line.strip("|").split(" | ")) for line in table]
+    expected = [
+        (entry.name, entry.summary, "downloaded once" if entry.needs_network else "none")
+        for entry in datasets.entries()
+    ]
+    folder = ("a folder or a zip", datasets.find_entry(Path("folder")).summary, "none")
+    assert listed == [*expected, folder]
+
+
+def test_the_datasets_with_files_under_the_root_are_listed(tmp_path):
+    assert datasets.downloaded(tmp_path) == []
+    for name in ("MNIST", "faces-seed7", "celeba", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pokemon.zip").write_bytes(b"")
+    assert datasets.downloaded(tmp_path) == ["mnist", "faces", "celeba", "pokemon"]
+
+
+def test_the_package_lists_its_public_names():
+    for name in (name for public in datasets._PUBLIC.values() for name in public):
+        assert getattr(datasets, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        datasets.nothing  # noqa: B018

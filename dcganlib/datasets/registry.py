@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -165,7 +166,7 @@ BUILT_IN = (
     ),
     DatasetEntry(
         name="mnist",
-        summary="70,000 handwritten digits",
+        summary="60,000 handwritten digits of 28 pixels, and 10,000 to test",
         channels=1,
         image_size=28,
         read="dcganlib.datasets.mnist:read_dataset",
@@ -179,7 +180,7 @@ BUILT_IN = (
     ),
     DatasetEntry(
         name="fashion-mnist",
-        summary="70,000 photographs of clothes",
+        summary="60,000 clothes of 28 pixels, and 10,000 to test",
         channels=1,
         image_size=28,
         read="dcganlib.datasets.mnist:read_dataset",
@@ -220,7 +221,7 @@ BUILT_IN = (
     ),
     DatasetEntry(
         name="pokemon",
-        summary="sprites of 721 Pokémon, as the book Dive into Deep Learning uses them",
+        summary="Pokémon sprites, as used in the book Dive into Deep Learning",
         channels=3,
         image_size=64,
         read="dcganlib.datasets.image_folder:read_archive",
@@ -254,10 +255,13 @@ def register(entry: DatasetEntry) -> None:
         entry: What is known of it.
 
     Raises:
-        ValueError: The name is empty, is that of another dataset, or could be a path.
+        ValueError: The name is that of another dataset, or has other characters than are allowed.
     """
-    if not entry.name or entry.name != Path(entry.name).name:
-        raise ValueError(f"the name of a dataset must not be empty or look like a path, got {entry.name!r}")
+    if not re.fullmatch(r"\w[\w.-]*", entry.name):
+        raise ValueError(
+            "the name of a dataset must be letters, digits, '-', '_' or '.' and not begin with '.' or '-', "
+            f"got {entry.name!r}"
+        )
     if entry.name in _ENTRIES:
         raise ValueError(f"there is a dataset named {entry.name!r} already; choose another name")
     _ENTRIES[entry.name] = entry

@@ -365,9 +365,9 @@ def test_data_lists_classes_and_what_was_left_out(call, tmp_path):
     code, said, complaint = call(*arguments)
     assert code == 0
     assert "classes  2, of 1 to 2 images" in said
-    assert "left out cat/bad.png: is no picture" in said
+    assert "left out cat/bad.png: is not an image" in said
     assert complaint.startswith("dcganlib: warning: 1 of 4 images")
-    assert "left out 1 of 4 images: 1 × is no picture" in said
+    assert "left out 1 of 4 images: 1 × is not an image" in said
     assert "0  ape: 2 images" in said
     assert "1  cat: 1 images" in said
     code, _, complaint = call(*arguments, "--strict", "--force")
@@ -422,7 +422,7 @@ def spoilt(tmp_path):
     ("arguments", "words"),
     [
         (["mnits"], ["'mnits'", "mnist, fashion-mnist, mnist-mini"]),
-        (["MISSING"], ["missing", "neither a folder, nor a zip, nor a known set"]),
+        (["MISSING"], ["missing", "neither a folder, nor a zip, nor a known dataset"]),
         (["EMPTY"], ["no images in", "empty"]),
         (["BROKEN"], ["none of the 1 images", "can be read", "photo.jpg"]),
         (["DISCS", "--batch-size", "0"], ["batch_size must be at least 1, got 0"]),

@@ -130,13 +130,13 @@ def test_other_pixels_and_a_refusal_of_whole_ones_are_findings():
     assert fuzz.read_picture(content, [255 - pixels, pixels]) == "read"
     with pytest.raises(fuzz.FindingError, match="the pixels differ"):
         fuzz.read_picture(content, [255 - pixels, pixels[::-1]])
-    with pytest.raises(fuzz.FindingError, match="a whole picture was refused: is no picture"):
+    with pytest.raises(fuzz.FindingError, match="a whole picture was refused: is not an image"):
         fuzz.read_picture(b"x", [pixels])
 
 
 def test_lists_read_otherwise_than_they_were_written_are_a_finding():
     names = tuple(f"{number:06}.png" for number in (1, 4, 7))
-    source = fuzz.pictures.Source("", names)
+    source = image_files.Source("", names)
     right = fuzz.celeba.Listing(source, None, (), None, fuzz.np.array([0, 3, 6]))
     fuzz.check_listing(right, "train", None)
     for split, identities in (("valid", [0, 3, 6]), ("train", [0, 3, 5]), (None, [0, 3])):

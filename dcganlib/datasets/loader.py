@@ -122,7 +122,7 @@ def make_loader(
     if distributed.world_size() > 1 and not drop_last and len(images) % batch_size:
         raise ValueError(
             f"drop_last must be True in a group of processes: the last batch, of {len(images) % batch_size} "
-            "images, would count as much as the others"
+            "images, would weigh as much as the others"
         )
     seed = int(torch.randint(2**62, (), generator=rng, device="cpu"))
     device = torch.empty(0, device=device).device  # "cuda" means one of them

@@ -1,9 +1,9 @@
-"""Portraits drawn from a seed: a stand-in for CelebA where CelebA cannot be had.
+"""Portraits drawn from a seed: a substitute for CelebA that needs no download.
 
-The pictures are drawings, made with the style "ToonHead" by Johan Melin (CC BY 4.0, in the DiceBear library),
-placed before varied backgrounds, turned, scaled and lit. Since each part is chosen by name, every attribute
-that comes with a picture is true. This module needs the extra ``faces`` and imports no torch, so that the
-processes that draw start quickly.
+The images are drawings in the style "ToonHead" by Johan Melin (CC BY 4.0, in the DiceBear library), placed in
+front of varied backgrounds, rotated, scaled and lit. Each part is chosen by name, so every attribute of an
+image is true. This module needs the extra ``faces`` and imports no torch, so that the processes that draw
+start quickly.
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 WIDTH, HEIGHT = 178, 218
-"""Size of a picture in pixels: that of CelebA's aligned images."""
+"""Size of an image in pixels, the same as CelebA's aligned images."""
 
 PEOPLE = 10_177
-"""How many different people there are to draw; as many as in CelebA (Liu et al. 2015)."""
-
-SOURCE = "drawn by dcganlib in the style “ToonHead” by Johan Melin, through DiceBear"
-LICENCE = "CC BY 4.0"
+"""Number of different people, the same as in CelebA (Liu et al. 2015)."""
 
 SKIN = {
     "fair": (241, 195, 165),
@@ -68,29 +65,29 @@ ATTRIBUTES = (
     "Wavy_Hair",
     "Winking",
 )
-"""What is known of each picture. Names that CelebA has mean what they mean there; "Eyes_Closed",
-"Full_Beard", "Long_Hair", "Red_Hair" and "Winking" are of this set alone."""
+"""The attributes of each image. Names that CelebA also has mean the same there; "Eyes_Closed", "Full_Beard",
+"Long_Hair", "Red_Hair" and "Winking" exist only here."""
 
 LANDMARKS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
-"""Points on the face, named and ordered as CelebA has them: left and right as the viewer sees them."""
+"""Points on the face, named and ordered as in CelebA; left and right are the viewer's."""
 
 _POINTS = ((316, 411), (452, 411), (384, 465), (352, 512), (416, 512))  # the same on the style's 768 by 768
 
 
 @dataclass(frozen=True)
 class Face:
-    """All that decides one picture.
+    """Everything that determines one image.
 
     Attributes:
-        identity: Who it is, 1 to ``PEOPLE``. One person keeps skin, hair and beard from picture to picture.
-        parts: Variant of each part of the style, by name; None where the part is absent.
+        identity: Number of the person, 1 to ``PEOPLE``, who has the same skin, hair and beard in all images.
+        parts: Variant of each part of the style, by name; None if the part is absent.
         colours: RGB of 0 to 255 for "skin", "hair", "clothes" and "stroke".
         hair_name, skin_name: Keys of ``HAIR`` and ``SKIN``.
-        scale: Pixels of the picture for a unit of the style.
-        centre: Where the point between the eyes lies, (x, y) in pixels.
-        turn: Clockwise, in degrees.
-        mirrored: Left and right swapped.
-        backdrop, light: SVG of what is behind the head, and of the light before it.
+        scale: Pixels of the image per unit of the style.
+        centre: Position of the point between the eyes, (x, y) in pixels.
+        turn: Clockwise rotation in degrees.
+        mirrored: Whether left and right are swapped.
+        backdrop, light: SVG of the background, and of the light in front of the head.
     """
 
     identity: int
@@ -131,7 +128,7 @@ class Face:
 
     @property
     def landmarks(self) -> tuple[tuple[int, int], ...]:
-        """The five points of ``LANDMARKS``, (x, y) in pixels of the picture."""
+        """The five points of ``LANDMARKS``, (x, y) in pixels of the image."""
         angle, sign = radians(self.turn), -1 if self.mirrored else 1
         found = []
         for x, y in _POINTS:
@@ -142,17 +139,17 @@ class Face:
                     round(self.centre[1] + across * sin(angle) + down * cos(angle)),
                 )
             )
-        if self.mirrored:  # what was on the left is on the right now
+        if self.mirrored:  # left and right have changed places
             found = [found[i] for i in (1, 0, 2, 4, 3)]
         return tuple(found)
 
 
 def describe(index: int, seed: int = 0) -> Face:
-    """Choose all that decides a picture.
+    """Choose everything that determines an image.
 
     Args:
-        index: Which picture, from 0.
-        seed: Of the whole set. The same seed and index give the same picture, whatever else is drawn.
+        index: Number of the image, from 0.
+        seed: Seed of the dataset. The same seed and index give the same image, whatever else is drawn.
 
     Raises:
         ValueError: A number is below 0.
@@ -168,7 +165,7 @@ def describe(index: int, seed: int = 0) -> Face:
     hair_name = _pick(
         person, {"Black_Hair": 3, "Brown_Hair": 3, "Blond_Hair": 2, "Red_Hair": 1, "Gray_Hair": 1}
     )
-    skin, hair = _near(person, SKIN[skin_name], 0.06), _near(person, HAIR[hair_name], 0.1)
+    skin, hair = _vary(person, SKIN[skin_name], 0.06), _vary(person, HAIR[hair_name], 0.1)
     top = _pick(person, {"bun": 3, "sideComed": 3, "spiky": 3, "undercut": 3, None: 1})
     long = {"longStraight": 2, "longWavy": 2, "neckHigh": 1, "shoulderHigh": 1}
     rear = _pick(person, {None: 6, **long}) if top is not None else None
@@ -207,7 +204,7 @@ def describe(index: int, seed: int = 0) -> Face:
 
 
 def to_svg(face: Face) -> tuple[str, str, str]:
-    """The picture as three layers of SVG, each ``WIDTH`` by ``HEIGHT``: backdrop, head, light."""
+    """The image as three layers of SVG, each ``WIDTH`` by ``HEIGHT``: backdrop, head, light."""
     from dicebear import Avatar
 
     options: dict[str, Any] = {"seed": "0", "size": 768}
@@ -217,7 +214,7 @@ def to_svg(face: Face) -> tuple[str, str, str]:
             options[f"{part}Variant"] = [variant]
     options |= {f"{name}Color": [_hex(colour)] for name, colour in face.colours.items()}
     head = Avatar(_style(), options).to_string()
-    # The clip to the style's square is not needed here, and is a third of the time.
+    # The clip to the style's square is not needed here, and takes a third of the time.
     head = re.sub(r'clip-path="[^"]*"', "", head)
     (x, y), mirror = face.centre, -1 if face.mirrored else 1
     place = (
@@ -231,10 +228,10 @@ def to_svg(face: Face) -> tuple[str, str, str]:
 
 
 def draw(face: Face) -> Image.Image:
-    """The picture, RGB, ``WIDTH`` by ``HEIGHT``.
+    """Draw the image, RGB, ``WIDTH`` by ``HEIGHT``.
 
-    Backdrop and light are drawn at a quarter of the size and enlarged: quicker, and out of focus, as behind
-    a portrait.
+    Backdrop and light are drawn at a quarter of the size and enlarged, which is faster and looks out of
+    focus.
     """
     import resvg_py
     from PIL import Image
@@ -251,10 +248,10 @@ def draw(face: Face) -> Image.Image:
 
 
 def check_installed() -> None:
-    """Refuse to go on where the extra ``faces`` is missing.
+    """Check that the extra ``faces`` is installed.
 
     Raises:
-        ModuleNotFoundError: It is; the message says what to install.
+        ModuleNotFoundError: It is missing; the message says what to install.
     """
     for module in ("dicebear", "dicebear_styles", "resvg_py"):
         if find_spec(module) is None:
@@ -300,7 +297,7 @@ def _background(rng: random.Random) -> str:
 
 
 def _light(rng: random.Random) -> str:
-    """Light from one side and shade on the other, over the whole picture."""
+    """Light from one side and shade on the other, over the whole image."""
     bright, dark = rng.uniform(0, 0.22), rng.uniform(0, 0.3)
     sides = (("#ffffff", bright), ("#000000", dark))
     first, last = sides if rng.random() < 0.5 else sides[::-1]
@@ -318,15 +315,15 @@ def _pick(rng: random.Random, weights: dict[Any, float]) -> Any:
     return rng.choices(list(weights), weights=list(weights.values()))[0]
 
 
-def _near(rng: random.Random, colour: Sequence[int], spread: float) -> tuple[int, int, int]:
-    """A colour a little lighter or darker, and a little warmer or colder."""
+def _vary(rng: random.Random, colour: Sequence[int], spread: float) -> tuple[int, int, int]:
+    """A colour that is a little lighter or darker, and a little warmer or colder."""
     light, warm = 1 + rng.gauss(0, spread), rng.gauss(0, spread / 3)
     factors = (light * (1 + warm), light, light * (1 - warm))
     return _rgb(part * factor for part, factor in zip(colour, factors, strict=True))
 
 
 def _rgb(values: Iterable[float]) -> tuple[int, int, int]:
-    """Three numbers as the nearest bytes."""
+    """Round three numbers to bytes."""
     red, green, blue = (min(255, max(0, round(value))) for value in values)
     return red, green, blue
 

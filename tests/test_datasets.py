@@ -646,12 +646,6 @@ def test_sprites_that_are_not_there_or_not_right_are_refused_with_another_way(tm
     assert os.listdir(tmp_path) == []
 
 
-def test_the_sprites_are_those_that_d2l_publishes():
-    entry = datasets.find_entry("pokemon")
-    assert entry.url == "https://d2l-data.s3-accelerate.amazonaws.com/pokemon.zip"
-    assert entry.checksum == "sha1:c065c0e2593b8b161a2d7873e42418bf6a21106c"
-
-
 def test_an_empty_folder_says_what_it_looked_for(tmp_path):
     with pytest.raises(ValueError, match=r"no images in .*\.png"):
         load(tmp_path)

@@ -122,10 +122,7 @@ def read(
         ValueError: A text file does not match the images.
     """
     source = find(path)
-    paths: dict[str, str] = {}
-    for name in source.names:
-        if paths.setdefault(name.rpartition("/")[2], name) != name:
-            raise ValueError(f"{source.path} has two images of one name: {paths[Path(name).name]} and {name}")
+    paths = _paths_by_name(source)
     names = sorted(paths)[:first_images]
     lists = _lists(source)
     if split is None and lists.get(PARTITION) is None:
@@ -151,6 +148,15 @@ def read(
         None if landmarks is None else landmarks.reshape(len(names), -1, 2),
         None if identities is None else identities[:, 0],
     )
+
+
+def _paths_by_name(source: image_files.Source) -> dict[str, str]:
+    """The files of a source by their names, as the text files list them."""
+    paths: dict[str, str] = {}
+    for name in source.names:
+        if paths.setdefault(name.rpartition("/")[2], name) != name:
+            raise ValueError(f"{source.path} has two images of one name: {paths[Path(name).name]} and {name}")
+    return paths
 
 
 def missing_lists(source: image_files.Source) -> list[str]:

@@ -157,50 +157,60 @@ def describe(index: int, seed: int = 0) -> Face:
     for name, value in (("index", index), ("seed", seed)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
-    here = random.Random(f"dcganlib faces/{seed}/picture/{index}")
-    identity = 1 + int(here.random() * PEOPLE)
-    person = random.Random(f"dcganlib faces/{seed}/person/{identity}")
-
-    skin_name = _pick(person, {"fair": 3, "light": 2, "olive": 2, "brown": 2, "dark": 2})
-    hair_name = _pick(
-        person, {"Black_Hair": 3, "Brown_Hair": 3, "Blond_Hair": 2, "Red_Hair": 1, "Gray_Hair": 1}
-    )
-    skin, hair = _vary(person, SKIN[skin_name], 0.06), _vary(person, HAIR[hair_name], 0.1)
-    top = _pick(person, {"bun": 3, "sideComed": 3, "spiky": 3, "undercut": 3, None: 1})
-    long = {"longStraight": 2, "longWavy": 2, "neckHigh": 1, "shoulderHigh": 1}
-    rear = _pick(person, {None: 6, **long}) if top is not None else None
-    beards = {"chin": 1, "chinMoustache": 1, "fullBeard": 2, "longBeard": 1, "moustacheTwirl": 1}
-    beard = _pick(person, {None: 8, **beards}) if rear is None and top != "bun" else None
-
-    clothes = colorsys.hsv_to_rgb(here.random(), here.uniform(0.1, 0.8), here.uniform(0.15, 0.95))
+    own = random.Random(f"dcganlib faces/{seed}/picture/{index}")
+    identity = 1 + int(own.random() * PEOPLE)
+    person = _person(identity, seed)
+    clothes = colorsys.hsv_to_rgb(own.random(), own.uniform(0.1, 0.8), own.uniform(0.15, 0.95))
     parts = {
-        "hair": top,
-        "rearHair": rear,
-        "beard": beard,
-        "eyes": _pick(here, {"wide": 5, "happy": 3, "bow": 1, "humble": 1, "wink": 1}),
-        "eyebrows": _pick(here, {"neutral": 3, "raised": 2, "happy": 2, "angry": 1, "sad": 1}),
-        "mouth": _pick(here, {"smile": 4, "laugh": 4, "agape": 2, "sad": 2, "angry": 1}),
-        "clothes": _pick(here, {"dress": 1, "openJacket": 1, "shirt": 1, "tShirt": 1, "turtleNeck": 1}),
+        **person.parts,
+        "eyes": _pick(own, {"wide": 5, "happy": 3, "bow": 1, "humble": 1, "wink": 1}),
+        "eyebrows": _pick(own, {"neutral": 3, "raised": 2, "happy": 2, "angry": 1, "sad": 1}),
+        "mouth": _pick(own, {"smile": 4, "laugh": 4, "agape": 2, "sad": 2, "angry": 1}),
+        "clothes": _pick(own, {"dress": 1, "openJacket": 1, "shirt": 1, "tShirt": 1, "turtleNeck": 1}),
     }
-    scale = here.uniform(0.30, 0.38)
+    scale = own.uniform(0.30, 0.38)
     return Face(
         identity,
         parts,
         {
-            "skin": skin,
-            "hair": hair,
+            "skin": person.skin,
+            "hair": person.hair,
             "clothes": _rgb(255 * part for part in clothes),
-            "stroke": _rgb(0.3 * part for part in skin),
+            "stroke": _rgb(0.3 * part for part in person.skin),
         },
-        hair_name,
-        skin_name,
+        person.hair_name,
+        person.skin_name,
         scale,
-        (here.gauss(WIDTH / 2, 4.0), here.gauss(112, 4.0)),
-        here.gauss(0, 4.0),
-        here.random() < 0.5,
-        _background(here),
-        _light(here),
+        (own.gauss(WIDTH / 2, 4.0), own.gauss(112, 4.0)),
+        own.gauss(0, 4.0),
+        own.random() < 0.5,
+        _background(own),
+        _light(own),
     )
+
+
+@dataclass(frozen=True)
+class _Person:
+    """What stays the same in all images of one person; named as in ``Face``."""
+
+    skin_name: str
+    hair_name: str
+    skin: tuple[int, int, int]
+    hair: tuple[int, int, int]
+    parts: dict[str, str | None]
+
+
+def _person(identity: int, seed: int) -> _Person:
+    rng = random.Random(f"dcganlib faces/{seed}/person/{identity}")
+    skin_name = _pick(rng, {"fair": 3, "light": 2, "olive": 2, "brown": 2, "dark": 2})
+    hair_name = _pick(rng, {"Black_Hair": 3, "Brown_Hair": 3, "Blond_Hair": 2, "Red_Hair": 1, "Gray_Hair": 1})
+    skin, hair = _vary(rng, SKIN[skin_name], 0.06), _vary(rng, HAIR[hair_name], 0.1)
+    top = _pick(rng, {"bun": 3, "sideComed": 3, "spiky": 3, "undercut": 3, None: 1})
+    long = {"longStraight": 2, "longWavy": 2, "neckHigh": 1, "shoulderHigh": 1}
+    rear = _pick(rng, {None: 6, **long}) if top is not None else None
+    beards = {"chin": 1, "chinMoustache": 1, "fullBeard": 2, "longBeard": 1, "moustacheTwirl": 1}
+    beard = _pick(rng, {None: 8, **beards}) if rear is None and top != "bun" else None
+    return _Person(skin_name, hair_name, skin, hair, {"hair": top, "rearHair": rear, "beard": beard})
 
 
 def to_svg(face: Face) -> tuple[str, str, str]:

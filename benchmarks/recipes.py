@@ -42,7 +42,8 @@ from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss, minimax_generator_loss
 from dcganlib.models import Discriminator, Generator, Layer, init_weights
 from dcganlib.runtime import checkpoint, files
-from dcganlib.train import StepMetrics, check_finite, init_state, train
+from dcganlib.runtime.step_metrics import StepMetrics, check_finite
+from dcganlib.train import init_state, train
 from dcganlib.viz import plot
 from dcganlib.zoo import ARCHITECTURES
 

@@ -482,7 +482,8 @@ def _check_step() -> str:
     from dcganlib import datasets, zoo
     from dcganlib.config import TrainConfig
     from dcganlib.runtime.device import pick_device
-    from dcganlib.train import check_finite, init_state, train
+    from dcganlib.runtime.step_metrics import check_finite
+    from dcganlib.train import init_state, train
 
     device, rng = pick_device(), torch.Generator().manual_seed(0)
     generator, discriminator = zoo.build("dcgan-28", base_channels=8, rng=rng)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcganlib.config import PRIORS, Prior, check_count
+from dcganlib.config import PRIORS, Prior
+from dcganlib.runtime.checks import check_integers
 
 
 def sample_z(
@@ -29,14 +30,13 @@ def sample_z(
         float32 of shape (n, latent_dim), whatever torch's default dtype and device are.
 
     Raises:
-        ValueError: A count is no whole number or below 1, or the prior is unknown.
+        ValueError: A count is not an integer of at least 1, or the prior is unknown.
         MemoryError: The points do not fit into memory.
 
     Source:
         Radford et al. 2016, section 4 and figure 1 (uniform, 100 numbers).
     """
-    for name, value in (("n", n), ("latent_dim", latent_dim)):
-        check_count(name, value)
+    check_integers(n=n, latent_dim=latent_dim)
     if prior not in PRIORS:
         raise ValueError(f"prior must be one of {PRIORS}, got {prior!r}")
     draw = torch.randn if prior == "normal" else torch.rand

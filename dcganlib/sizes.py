@@ -6,8 +6,9 @@ Every function works on one side of a square map (an ``int``) or on a (height, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral
 from typing import Any, TypeVar, overload
+
+from dcganlib.runtime.checks import check_integers
 
 Size = TypeVar("Size", int, tuple[int, int])
 
@@ -51,9 +52,9 @@ def conv_out(
     """
     if _any_pair(size, kernel, stride, padding, dilation):
         return _per_side(conv_out, size, kernel, stride, padding, dilation)
-    size, kernel, stride, padding, dilation = _checked(
-        size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
-    )
+    size, kernel = check_integers(size=size, kernel=kernel)
+    stride, dilation = check_integers(stride=stride, dilation=dilation)
+    (padding,) = check_integers(0, padding=padding)
     extent = dilation * (kernel - 1) + 1  # pixels one window spans
     padded = size + 2 * padding
     if extent > padded:
@@ -110,10 +111,9 @@ def conv_transpose_out(
     """
     if _any_pair(size, kernel, stride, padding, output_padding, dilation):
         return _per_side(conv_transpose_out, size, kernel, stride, padding, output_padding, dilation)
-    size, kernel, stride, padding, dilation = _checked(
-        size=(size, 1), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1)
-    )
-    (output_padding,) = _checked(output_padding=(output_padding, 0))
+    size, kernel = check_integers(size=size, kernel=kernel)
+    stride, dilation = check_integers(stride=stride, dilation=dilation)
+    padding, output_padding = check_integers(0, padding=padding, output_padding=output_padding)
     if output_padding >= max(stride, dilation):
         raise ValueError(
             f"output_padding must be smaller than stride or dilation: got output_padding {output_padding} "
@@ -179,11 +179,3 @@ def _per_side(rule: Any, *values: Any) -> tuple[int, int]:
             raise ValueError(f"expected an int or a (height, width) pair, got {pair}")
     height, width = (rule(*side) for side in zip(*pairs, strict=True))
     return height, width
-
-
-def _checked(**values: tuple[Any, int]) -> list[int]:
-    """The values, each given with its minimum; refused where one is no integer of at least that."""
-    for name, (value, minimum) in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-            raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    return [value for value, _ in values.values()]

@@ -12,11 +12,11 @@ from dcganlib.models import (
     Discriminator,
     Generator,
     Layer,
-    _check_positive,
     discriminator_layers,
     generator_layers,
     init_weights,
 )
+from dcganlib.runtime.checks import check_integers
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def build(
     size, colours, width = (
         default if value is None else value for value, default in zip(asked, own, strict=True)
     )
-    size, colours, width, latent_dim = _check_positive(
+    size, colours, width, latent_dim = check_integers(
         image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim
     )
     num_classes = known.num_classes if num_classes is None else num_classes

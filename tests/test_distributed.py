@@ -23,6 +23,7 @@ from dcganlib.__main__ import main
 from dcganlib.config import TrainConfig
 from dcganlib.runtime import checkpoint, distributed, files
 from dcganlib.runtime.device import pick_device
+from dcganlib.runtime.randomness import fork_rng
 
 ROOT = Path(__file__).parent.parent
 LOCAL = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -203,7 +204,7 @@ def test_all_processes_keep_the_same_weights_and_see_the_same_losses(together, t
 
 def test_each_process_drops_other_units_and_the_first_the_same_as_alone(together):
     def draw():
-        with train._own_randomness(torch.Generator().manual_seed(3), torch.device("cpu")):
+        with fork_rng(torch.Generator().manual_seed(3), torch.device("cpu")):
             return torch.rand(4)
 
     first, second = found_by(together(joined(draw)))

@@ -29,7 +29,7 @@ def test_more_latents_than_memory_holds_are_refused_by_their_number(n):
 
 @pytest.mark.parametrize("n", [2.0, True, "3", None])
 def test_a_number_of_latents_of_another_kind_is_refused(n):
-    with pytest.raises(ValueError, match="n must be a whole number, got"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got"):
         sample_z(n)
 
 
@@ -82,8 +82,8 @@ def test_z_goes_to_the_asked_device():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"n": 0}, "n must be at least 1, got 0"),
-        ({"n": 1, "latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"n": 0}, "n must be an integer of at least 1, got 0"),
+        ({"n": 1, "latent_dim": 0}, "latent_dim must be an integer of at least 1, got 0"),
         ({"n": 1, "prior": "gaussian"}, "'gaussian'"),
     ],
 )

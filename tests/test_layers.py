@@ -13,15 +13,19 @@ import dcganlib
 # A module imports only from those before it.
 ORDER = [
     "config",
+    "runtime",
+    "runtime.checks",
     "sizes",
     "losses",
     "latents",
-    "runtime",
     "runtime.cpu_layers",
     "runtime.files",
     "runtime.memory",
+    "runtime.interrupts",
     "runtime.distributed",
     "runtime.device",
+    "runtime.randomness",
+    "runtime.optimizer",
     "datasets.messages",
     "datasets.image_dataset",
     "datasets.registry",
@@ -38,8 +42,12 @@ ORDER = [
     "datasets.face_files",
     "datasets.face_datasets",
     "datasets",
+    "layers",
     "models",
     "zoo",
+    "runtime.ema",
+    "runtime.step_metrics",
+    "runtime.train_checks",
     "train",
     "runtime.checkpoint",
     "evaluation",
@@ -132,10 +140,7 @@ def test_the_package_itself_imports_nothing():
 
 def test_the_order_is_not_idle():
     """The rule above would pass on modules that it cannot read."""
-    assert imported(TREES["train"]) == {
-        *("config", "datasets", "latents", "losses", "models"),
-        *("runtime.cpu_layers", "runtime.device", "runtime.distributed"),
-    }
+    assert {"config", "datasets", "latents", "losses", "models", "runtime.device"} <= imported(TREES["train"])
     assert "runtime.checkpoint" in imported(TREES["runs"])
 
 

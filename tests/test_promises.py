@@ -28,6 +28,7 @@ from dcganlib.datasets import make_loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
 from dcganlib.runtime import checkpoint, files
+from dcganlib.runtime.step_metrics import check_finite
 from dcganlib.viz import plot
 
 ROOT = Path(__file__).parent.parent
@@ -528,13 +529,13 @@ def test_a_run_that_diverges_says_so_and_a_broken_image_says_otherwise(begin):
         state, loader = begin(**options)
         records = list(train.train(state, loader, 9))
         with pytest.raises(FloatingPointError, match=r"is (nan|inf) at step [1-9]: .*diverged"):
-            train.check_finite(records)
+            check_finite(records)
     state, loader = begin()
     real = next(loader.epoch(0))
-    train.check_finite([train.train_step(state, real)])
+    check_finite([train.train_step(state, real)])
     real[1, 0, 3, 3] = float("nan")
     with pytest.raises(FloatingPointError, match="at step 2: .*images are broken, not the training"):
-        train.check_finite([train.train_step(state, real)])
+        check_finite([train.train_step(state, real)])
 
 
 @pytest.mark.parametrize(
@@ -549,9 +550,9 @@ def test_a_run_that_diverges_says_so_and_a_broken_image_says_otherwise(begin):
 )
 def test_the_numbers_that_are_lost_tell_the_cause(lost, words):
     good = {"step": 2, "epoch": 1, "d_loss": 0.7, "g_loss": 0.7, "d_real": 0.5, "d_fake": 0.5}
-    train.check_finite([good])
+    check_finite([good])
     with pytest.raises(FloatingPointError, match=words):
-        train.check_finite([good, good | {"step": 3} | dict.fromkeys(lost, float("nan"))])
+        check_finite([good, good | {"step": 3} | dict.fromkeys(lost, float("nan"))])
 
 
 def test_a_state_with_a_lost_weight_is_not_saved_over_a_good_one(begin, tmp_path):
@@ -590,7 +591,7 @@ def test_any_number_of_images_gives_an_error_or_uses_each_as_promised(tiny_pair,
         state = train.init_state(*tiny_pair(), TrainConfig(batch_size=4))
         records = list(train.train(state, loader, len(loader)))
         assert len(records) == len(loader) >= 1
-        train.check_finite(records)
+        check_finite(records)
 
 
 def test_a_batch_of_one_under_batch_norm_over_single_units_is_refused_before_any_step(tiny_pair):
@@ -976,7 +977,7 @@ def test_files_from_before_there_were_checksums_stay_readable():
     assert all(torch.equal(weights[name], value) for name, value in generator.state_dict().items())
     images = torch.zeros(8, 1, 16, 16, dtype=torch.uint8)
     (record,) = train.train(state, make_loader(images, 4), 4)
-    train.check_finite([record])
+    check_finite([record])
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "generator.safetensors"])

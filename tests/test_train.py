@@ -21,7 +21,10 @@ from dcganlib.datasets import ImageDataset, make_loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, minimax_generator_loss
 from dcganlib.models import Conditioned, Discriminator, Generator, Layer, generate
+from dcganlib.runtime import cpu_layers, device
 from dcganlib.runtime.device import pick_device, resolve
+from dcganlib.runtime.ema import calibrate, update_ema
+from dcganlib.runtime.step_metrics import check_finite
 from dcganlib.train import StepMetrics, discriminator_step, generator_step, init_state, train
 
 
@@ -222,7 +225,7 @@ def test_training_does_not_depend_on_torchs_default_dtype_and_device(rng, fast):
     state = init_state(*pair, config)
     images = torch.zeros(8, 1, 28, 28, dtype=torch.uint8, device="cpu")
     records = list(train(state, make_loader(images, 4, rng=rng(1)), 3))
-    training.check_finite(records)
+    check_finite(records)
     tensors = [*weights(*pair), *weights(state.ema_generator)]
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
     assert {tensor.dtype for tensor in tensors} == {torch.float32, torch.int64}
@@ -573,7 +576,7 @@ def test_the_average_of_a_constant_network_nears_it_by_the_product_of_the_decays
     (mean, _), (target, _) = tiny_pair(), tiny_pair(seed=1)
     first, last = parameters(mean.double()), parameters(target.double())
     for step in range(1, 21):
-        training.average(mean, target, 0.5, step)
+        update_ema(mean, target, 0.5, step)
     # Up to step 8 the decay is (1 + t) / (10 + t), whose product is 2 * 3 * ... * 9 / (11 * 12 * ... * 18).
     left = math.prod(range(2, 10)) / math.prod(range(11, 19)) * 0.5**12
     for new, old, there in zip(parameters(mean), first, last, strict=True):
@@ -622,9 +625,9 @@ def test_the_statistics_are_measured_again_after_each_step_and_are_always_the_sa
 
 
 def test_statistics_by_class_are_those_of_all_classes(tiny_pair, rng):
-    generator, _ = tiny_pair(classes=3)
+    generator, _ = tiny_pair(num_classes=3)
     torch.nn.init.normal_(generator.blocks[0][0].weight, generator=rng(2))
-    training.calibrate(generator)
+    calibrate(generator)
     drawn = []
     generator.blocks[0][0].register_forward_hook(lambda _, inputs, maps: drawn.append(maps))
     generate(generator, sample_z(3000, 8, rng=rng(1)), torch.arange(3000) % 3)
@@ -667,7 +670,7 @@ def by_class(tiny_pair, tiny_images, rng):
         labels = torch.arange(len(tiny_images)) % 3
         loader = make_loader(tiny_images, 4, labels=labels, rng=rng(1))
         config = TrainConfig(**{"batch_size": 4, "precision": "float32", **options})
-        return init_state(*tiny_pair(classes=3), config), loader
+        return init_state(*tiny_pair(num_classes=3), config), loader
 
     return make
 
@@ -701,23 +704,25 @@ def test_labels_and_networks_that_do_not_fit_are_refused(by_class, begin, tiny_i
     high = make_loader(tiny_images, 4, labels=torch.arange(20) % 4, rng=rng())
     for state, loader, words in (
         (told, without, "pass labels to make_loader"),
-        (plain, with_labels, "know 0 classes, the loader's labels go from 0 to 2"),
-        (told, high, "know 3 classes, the loader's labels go from 0 to 3"),
+        (plain, with_labels, "have 0 classes, the loader's labels go from 0 to 2"),
+        (told, high, "have 3 classes, the loader's labels go from 0 to 3"),
     ):
         with pytest.raises(ValueError, match=words):
             next(train(state, loader))
         assert state.step == 0
-    with pytest.raises(ValueError, match="generator knows 3 classes, the discriminator 0"):
-        init_state(tiny_pair(classes=3)[0], tiny_pair()[1])
+    with pytest.raises(ValueError, match="generator has 3 classes, the discriminator 0"):
+        init_state(tiny_pair(num_classes=3)[0], tiny_pair()[1])
 
 
 def test_the_learning_rates_stay_and_then_fall_in_a_straight_line_to_nothing(begin):
     state, loader = begin(g_lr=0.1, d_lr=0.2, decay_start=2, decay_steps=4)
-    seen = []
-    for _ in train(state, loader, 6):
-        seen.append([optimizer.param_groups[0]["lr"] for optimizer in (state.g_optimizer, state.d_optimizer)])
+    seen = {"g": [], "d": []}
+    for name, optimizer in (("g", state.g_optimizer), ("d", state.d_optimizer)):
+        optimizer.register_step_pre_hook(lambda o, *_, name=name: seen[name].append(o.param_groups[0]["lr"]))
+    list(train(state, loader, 6))
     shares = [1, 1, 1, 0.75, 0.5, 0.25]
-    assert seen == [pytest.approx([0.1 * share, 0.2 * share]) for share in shares]
+    assert seen["g"] == pytest.approx([0.1 * share for share in shares])
+    assert seen["d"] == pytest.approx([0.2 * share for share in shares])
 
 
 @pytest.mark.parametrize("steps", [7, None])
@@ -784,7 +789,7 @@ def test_auto_is_what_the_device_multiplies_fastest(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
         assert resolve(TrainConfig(), gpu).precision == expected
     for there, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(training.fast, "has_bfloat16", lambda there=there: there)
+        monkeypatch.setattr(cpu_layers, "has_bfloat16", lambda there=there: there)
         assert resolve(TrainConfig(), cpu).precision == expected
     assert resolve(TrainConfig(), torch.device("mps")).precision == "float32"
     for named in ("float32", "bfloat16", "float16"):
@@ -830,14 +835,14 @@ def test_compile_without_a_compiler_is_refused_before_anything_is_changed(monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
-    training.check_compiler.cache_clear()
+    device.check_compiler.cache_clear()
     generator, discriminator = tiny_pair()
     kinds = [type(module) for module in generator.modules()]
     try:
         with pytest.raises(ValueError, match="compile must be False: .*ompiler") as caught:
             init_state(generator, discriminator, TrainConfig(compile=True))
     finally:
-        training.check_compiler.cache_clear()
+        device.check_compiler.cache_clear()
     assert len(str(caught.value).splitlines()) == 1
     assert [type(module) for module in generator.modules()] == kinds
 
@@ -861,7 +866,7 @@ def test_autocast_is_on_but_for_float32():
         ("bfloat16", torch.bfloat16),
         ("float16", torch.float16),
     ):
-        with training.autocast(precision, torch.device("cpu")):
+        with device.autocast(precision, torch.device("cpu")):
             assert (weight @ weight).dtype == dtype
 
 
@@ -870,17 +875,17 @@ def machine(monkeypatch):
     """Pretend to be a machine with some GPUs: ``machine(cuda=2, mps=False)``."""
 
     def pretend(*, cuda=0, mps=False):
-        training._warn_no_gpu.cache_clear()
+        device._warn_no_gpu.cache_clear()
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
     yield pretend
-    training._warn_no_gpu.cache_clear()
+    device._warn_no_gpu.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "device"),
+    ("there", "asked", "expected"),
     [
         ({}, "auto", "cpu"),
         ({}, "cpu", "cpu"),
@@ -893,9 +898,9 @@ def machine(monkeypatch):
         ({"mps": True}, "mps", "mps"),
     ],
 )
-def test_the_device_is_what_was_asked_for_where_it_is_there(machine, there, asked, device):
+def test_the_device_is_what_was_asked_for_where_it_is_there(machine, there, asked, expected):
     machine(**there)
-    assert pick_device(asked) == torch.device(device)
+    assert pick_device(asked) == torch.device(expected)
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda", "cuda:3", "mps"])
@@ -954,7 +959,7 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding(monkeypatch, tmp_path, 
     """Compiled for real: two layers each, with and without batch norm, on 4 by 4 pixels."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     try:
-        training.check_compiler("cpu")
+        device.check_compiler("cpu")
     except ValueError as error:
         pytest.skip(f"nothing can be compiled here: {error}")
     one = {"kernel": 2, "stride": 1, "padding": 0}

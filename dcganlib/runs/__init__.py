@@ -38,7 +38,9 @@ from dcganlib.runs import history
 from dcganlib.runtime import checkpoint, distributed, files, memory
 from dcganlib.viz import plot
 from dcganlib.latents import sample_z
-from dcganlib.train import StepMetrics, TrainState, check_finite, check_length, check_loader, init_state, train
+from dcganlib.train import StepMetrics, TrainState, init_state, train
+from dcganlib.runtime.step_metrics import check_finite
+from dcganlib.runtime.train_checks import check_length, check_loader
 from dcganlib.config import TrainConfig
 from dcganlib.runtime.device import pick_device, resolve
 
@@ -294,7 +296,7 @@ def run(
                 train=config,
                 contents=distributed.broadcast_from_rank0(lambda: _contents(found)),
             )
-            check_loader(state, loader)
+            check_loader(loader, state.config, state.generator, state.discriminator)
             if distributed.rank() == 0:
                 stack.enter_context(_made(out))
             check = stack.enter_context(_locked(out))

@@ -25,7 +25,8 @@ from dcganlib.config import TrainConfig
 from dcganlib.models import Discriminator, Generator, Layer
 from dcganlib.runtime.device import check_compiler
 from dcganlib.runtime.files import refuse_web_page, write_bytes
-from dcganlib.train import StepMetrics, TrainState, align_moments, init_state
+from dcganlib.runtime.optimizer import load_moments
+from dcganlib.train import StepMetrics, TrainState, init_state
 
 FORMAT = 1
 SEAL = b"sha256:"  # then 64 hexadecimal digits
@@ -60,7 +61,7 @@ def save(
         FloatingPointError: A weight is NaN or infinite; what was at ``path`` is still there.
         OSError: The file cannot be written; what was at ``path`` is still there.
     """
-    networks = {"generator": state.generator, "discriminator": state.discriminator}
+    networks: dict[str, nn.Module] = {"generator": state.generator, "discriminator": state.discriminator}
     _refuse_lost(networks, state.step)
     content = {
         "format": FORMAT,
@@ -121,8 +122,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         state = init_state(*pair, config)
         optimizers = state.g_optimizer, state.d_optimizer
         for optimizer, saved in zip(optimizers, content["optimizers"], strict=True):
-            _check_moments(optimizer, saved)
-            _load_moments(optimizer, saved)
+            load_moments(optimizer, saved)
         for scaler, saved in zip((state.g_scaler, state.d_scaler), content.get("scalers", ()), strict=False):
             scaler.load_state_dict(saved)
         if state.ema_model is not None:
@@ -355,49 +355,6 @@ def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
     if next(network.parameters()).is_meta:
         network.to_empty(device="cpu")
     network.load_state_dict(weights)
-
-
-def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Refuse numbers of Adam's that do not fit the parameters, which torch would find at the next step."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    moments = saved["state"]
-    trained = {index: one for index, one in enumerate(parameters) if one.requires_grad}
-    if moments and set(moments) != set(trained):
-        raise ValueError(f"Adam has moments of {len(moments)} parameters, not of {len(trained)}")
-    for index, parameter in trained.items() if moments else ():
-        for name, shape in (("step", ()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape)):
-            value = moments[index][name]
-            if value.shape != shape or not value.is_floating_point() or value.layout != torch.strided:
-                raise ValueError(f"Adam's {name} has shape {tuple(value.shape)}, not {tuple(shape)}")
-    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-        for name in ("lr", "betas", "eps", "weight_decay"):
-            if not _alike(group[name], own[name]):
-                raise ValueError(f"Adam's {name} is {group[name]!r}")
-        switches = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
-        for name in switches:  # which no run here sets; the last is younger than the lowest torch
-            unset = own.get(name, False)
-            if group.get(name, unset) is not unset:
-                raise ValueError(f"Adam's {name} is {group[name]!r}")
-        for name in ("foreach", "fused"):  # ways of computing; older checkpoints have none
-            if not isinstance(group.get(name), bool | None):
-                raise ValueError(f"Adam's {name} is {group[name]!r}")
-
-
-def _load_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Go on with saved moments, computing as these settings and this device do: fused or not."""
-    ways = [{name: group[name] for name in ("foreach", "fused")} for group in optimizer.param_groups]
-    groups = [group | way for group, way in zip(saved["param_groups"], ways, strict=True)]
-    optimizer.load_state_dict(saved | {"param_groups": groups})
-    align_moments(optimizer)
-
-
-def _alike(value: object, other: object) -> bool:
-    """Whether both are numbers, or pairs of numbers."""
-    if isinstance(other, tuple):
-        return (
-            isinstance(value, (tuple, list)) and len(value) == len(other) and all(map(_alike, value, other))
-        )
-    return type(value) in (int, float)
 
 
 def _check_progress(step: object, history: object) -> None:

@@ -214,14 +214,30 @@ def device_types() -> tuple[str, ...]:
     return ("cpu", "cuda") if _is_initialized() else ("cpu", "cuda", "mps")
 
 
+def sync_batch_norm(*networks: nn.Module) -> None:
+    """Let the batch norms of networks see the whole group's batch. A process by itself changes nothing.
+
+    Args:
+        networks: On this process's device; changed in place.
+
+    Raises:
+        ValueError: The device is not a GPU, and there are other processes.
+    """
+    if world_size() == 1:
+        return
+    check_sync_batch_norm(next(networks[0].parameters()).device)
+    for network in networks:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place, for all but an outermost layer
+
+
 def check_sync_batch_norm(device: torch.device) -> None:
-    """Refuse to synchronise batch norm where a group could not.
+    """Refuse to synchronise batch norm where a group of processes cannot.
 
     Args:
         device: Where this process trains.
 
     Raises:
-        ValueError: It is not a GPU, and there are other processes.
+        ValueError: The device is not a GPU, and there are other processes.
     """
     if world_size() > 1 and device.type != "cuda":
         raise ValueError("sync_batch_norm needs GPUs: torch cannot synchronise batch norm on the CPU")

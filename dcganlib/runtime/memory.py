@@ -1,21 +1,27 @@
-"""What memory a device, or the container that this process runs in, can still give."""
+"""How much memory a device has free, and errors that say what did not fit into it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+# How torch's CPU allocator, CUDA, cuDNN and MPS each report that memory ran out.
+OUT_OF_MEMORY = "out of memory|DefaultCPUAllocator|ALLOC_FAILED"
 
 
 def free_memory(device: str | torch.device = "cpu") -> int | None:
     """Bytes of memory that a device can still give.
 
     Args:
-        device: As torch names it.
+        device: A device by torch's name for it.
 
     Returns:
-        The number; None where it is not known: on MPS, and for the CPU on macOS and Windows.
+        The number; None where it is unknown: on MPS, and for the CPU of macOS and Windows.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -24,7 +30,7 @@ def free_memory(device: str | torch.device = "cpu") -> int | None:
 
 
 def fits(size: int, device: str | torch.device = "cpu") -> bool:
-    """Whether a device has free memory for so many bytes. Where it is not known, the allocator decides.
+    """Whether a device has this many bytes free. Where that is unknown, the allocator is asked.
 
     Args:
         size: Bytes, of any magnitude.
@@ -40,18 +46,63 @@ def fits(size: int, device: str | torch.device = "cpu") -> bool:
     return True
 
 
+def check_weights_fit(count: int, **arguments: int) -> None:
+    """Refuse a network whose float32 weights do not fit into this machine's free memory.
+
+    On torch's "meta" device, which takes no memory, every network fits.
+
+    Args:
+        count: Number of weights.
+        arguments: The arguments that decide on it, by name.
+
+    Raises:
+        MemoryError: The message names the argument that is farthest above its usual value.
+    """
+    if torch.empty(0).device.type == "meta" or fits(4 * count):
+        return
+    usual = {"base_channels": 64, "latent_dim": 100, "num_classes": 10, "channels": 3}
+    name = max(arguments, key=lambda name: arguments[name] / usual[name])
+    raise MemoryError(
+        f"{name} {arguments[name]} makes a network of {count:,} weights, {4 * count / 1e9:,.0f} GB, more "
+        "than this machine has free memory for: use a smaller one"
+    )
+
+
+@contextmanager
+def explain_out_of_memory(real: Tensor) -> Iterator[None]:
+    """Turn torch's error for a training step that does not fit into memory into one that gives advice.
+
+    Args:
+        real: The step's batch of images, (N, C, H, W).
+
+    Raises:
+        MemoryError: The step does not fit; the message names the batch size and a smaller one to try.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU and MPS have no type of their own
+        if not re.search(OUT_OF_MEMORY, str(error)):
+            raise
+        batch, *shape = real.shape
+        advice = f"try batch_size {batch // 2}" if batch > 1 else "try smaller images or base_channels"
+        raise MemoryError(
+            f"a step with batch_size {batch} of images {tuple(shape)} does not fit into the memory of "
+            f"{real.device}: {advice}"
+        ) from error
+
+
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes of memory that this process can still take.
 
-    That is what Linux says to be available, or less where a control group, as of a container or a job of a
-    cluster, has a limit. Cached files count as available, since Linux drops them when memory is asked for.
+    This is Linux's "available", or less where a control group (of a container or a cluster's job) has a
+    limit. Cached files count as available, because Linux drops them when memory is needed.
 
     Args:
-        proc: Where Linux tells of its processes.
-        groups: Where it tells of its control groups.
+        proc: Where Linux mounts its process information.
+        groups: Where it mounts its control groups.
 
     Returns:
-        The number, at least 0; None where it is not known, as on macOS and Windows.
+        The number, at least 0; None where it is unknown, as on macOS and Windows.
     """
     found = []
     try:
@@ -73,7 +124,7 @@ def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
 
 
 def _groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """This process's control groups and those above, of either version: folder, files, key of memory.stat."""
+    """This process's control groups and their parents, version 1 or 2: folder, files, key of memory.stat."""
     try:
         lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

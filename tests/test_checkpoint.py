@@ -150,7 +150,7 @@ def test_adam_goes_on_the_same_in_every_layout_fused_or_not(
     list(train(state, loader, 3))
     list(train(plain, loader, 5))
     save(tmp_path / "a.pt", state)
-    made = checkpoint.start
+    made = checkpoint.init_state
 
     def elsewhere(*pair_and_config):
         state = made(*map(moved, pair_and_config[:2]), pair_and_config[2])
@@ -158,7 +158,7 @@ def test_adam_goes_on_the_same_in_every_layout_fused_or_not(
             optimizer.param_groups[0]["fused"] = fused_after
         return state
 
-    monkeypatch.setattr(checkpoint, "start", elsewhere)
+    monkeypatch.setattr(checkpoint, "init_state", elsewhere)
     again, _ = load(tmp_path / "a.pt")
     assert [optimizer.param_groups[0]["fused"] for optimizer in (again.g_optimizer, again.d_optimizer)] == [
         fused_after
@@ -300,7 +300,7 @@ KILLER = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from dcganlib import models, train
+from dcganlib import train, zoo
 from dcganlib.runtime import checkpoint, files
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

@@ -73,15 +73,15 @@ def test_the_products_are_the_convolution_and_its_transpose(kernel, stride, padd
     maps = torch.randn(2, 3, size, size, generator=rng(), dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 3, kernel, kernel, generator=rng(1), dtype=torch.float64, requires_grad=True)
     expected = nn.functional.conv2d(maps, weight, None, stride, padding)
-    torch.testing.assert_close(cpu_layers._Gather.apply(maps, weight, stride, padding), expected)
+    torch.testing.assert_close(cpu_layers._Im2Col.apply(maps, weight, stride, padding), expected)
     assert torch.autograd.gradcheck(
-        lambda *both: cpu_layers._Gather.apply(*both, stride, padding), (maps, weight)
+        lambda *both: cpu_layers._Im2Col.apply(*both, stride, padding), (maps, weight)
     )
     weight = torch.randn(3, 4, kernel, kernel, generator=rng(2), dtype=torch.float64, requires_grad=True)
     options = (stride, padding, extra)
     expected = nn.functional.conv_transpose2d(maps, weight, None, *options)
-    torch.testing.assert_close(cpu_layers._Spread.apply(maps, weight, *options), expected)
-    assert torch.autograd.gradcheck(lambda *both: cpu_layers._Spread.apply(*both, *options), (maps, weight))
+    torch.testing.assert_close(cpu_layers._Col2Im.apply(maps, weight, *options), expected)
+    assert torch.autograd.gradcheck(lambda *both: cpu_layers._Col2Im.apply(*both, *options), (maps, weight))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ TIMED = {  # images, channels in and out, kernel, pixels: ratios
 def test_the_transform_is_taken_where_it_was_much_faster_and_never_where_it_was_slower(shape):
     n, channels, out_channels, kernel, size = shape
     maps, weight = (n, channels, size, size), (channels, out_channels, kernel, kernel)
-    taken = cpu_layers._pays(torch.Size(maps), torch.Size(weight), kernel // 2)
+    taken = cpu_layers._dft_is_faster(torch.Size(maps), torch.Size(weight), kernel // 2)
     assert taken or min(TIMED[shape]) < 1.4
     assert not taken or min(TIMED[shape]) > 1
 
@@ -136,7 +136,7 @@ def test_strided_layers_become_products_from_more_channels_on_where_there_is_no_
     for channels, quick in ((many - 1, False), (many, True)):
         for layer in (nn.Conv2d(2, channels, 4, 2, 1), nn.ConvTranspose2d(channels, 2, 4, 2, 1)):
             called = events(cpu_layers.optimize(layer), torch.ones(1, layer.in_channels, 2, 2), half)
-            assert any("_Spread" in event or "_Gather" in event for event in called) == quick
+            assert any("_Col2Im" in event or "_Im2Col" in event for event in called) == quick
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_many_channels_in_half_precision_are_as_exact_as_torchs_own(layer, size,
         error, usual = ((one - exact).norm() / exact.norm() for one in (quick, plain))
         assert error.item() < max(1.5 * usual.item(), 0.006)
     assert any(
-        "_Spread" in event or "_Gather" in event for event in events(cpu_layers.optimize(layer), inputs)
+        "_Col2Im" in event or "_Im2Col" in event for event in events(cpu_layers.optimize(layer), inputs)
     )
 
 
@@ -281,7 +281,7 @@ def test_dropout_is_seeded_by_torch_and_new_in_each_call(rng):
 
 
 def test_of_few_units_the_mask_is_torchs_own():
-    for count, own in ((cpu_layers.FEW - 1, True), (cpu_layers.FEW, False)):
+    for count, own in ((cpu_layers.DROPOUT_MIN_UNITS - 1, True), (cpu_layers.DROPOUT_MIN_UNITS, False)):
         inputs = torch.ones(count)
         with torch.random.fork_rng():
             torch.manual_seed(4)
@@ -291,7 +291,7 @@ def test_of_few_units_the_mask_is_torchs_own():
 
 
 def test_the_gradient_goes_through_the_units_that_are_kept():
-    inputs = torch.ones(cpu_layers.FEW + 1, requires_grad=True)
+    inputs = torch.ones(cpu_layers.DROPOUT_MIN_UNITS + 1, requires_grad=True)
     output = cpu_layers.Dropout(0.3)(inputs)
     output.sum().backward()
     assert torch.equal(inputs.grad, output.detach())

@@ -21,6 +21,7 @@ import torch
 from dcganlib import datasets, models, runs, train, zoo
 from dcganlib.__main__ import main
 from dcganlib.config import TrainConfig
+from dcganlib.datasets import registry
 from dcganlib.runtime import checkpoint, distributed, files
 from dcganlib.runtime.device import pick_device
 from dcganlib.runtime.randomness import fork_rng
@@ -138,14 +139,14 @@ def command(folder, out, *more, steps=8, batch=4):
 # What is learned
 
 
-def networks(norm, classes=0):
+def networks(norm, num_classes=0):
     """A pair for grey 16-pixel images, with batch norm or with none."""
     pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=2, latent_dim=8)
     if not norm:
         g_layers, d_layers = ([replace(layer, norm=None) for layer in network.layers] for network in pair)
         pair = (
-            models.Generator(16, 1, 2, 8, layers=g_layers, classes=classes),
-            models.Discriminator(16, 1, 2, layers=d_layers, classes=classes),
+            models.Generator(16, 1, 2, 8, layers=g_layers, num_classes=num_classes),
+            models.Discriminator(16, 1, 2, layers=d_layers, num_classes=num_classes),
         )
     for number, network in enumerate(pair):
         models.init_weights(network, torch.Generator().manual_seed(number))
@@ -444,7 +445,7 @@ def test_a_group_on_machines_with_mps_alone_trains_on_the_cpu_where_nothing_was_
 
 def test_batch_norm_becomes_the_synchronised_one_in_place(together, tiny_pair, monkeypatch):
     """The same weights and names, so the same files; the average is drawn by one process and has none."""
-    monkeypatch.setattr(distributed, "check_sync", lambda device: None)  # which refuses the CPU
+    monkeypatch.setattr(distributed, "check_sync_batch_norm", lambda device: None)  # which refuses the CPU
 
     def work():
         generator, discriminator = tiny_pair()

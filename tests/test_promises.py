@@ -120,7 +120,7 @@ KILLER = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
-from dcganlib import models, runs, train
+from dcganlib import runs, train, zoo
 from dcganlib.runtime import checkpoint, files
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
@@ -610,7 +610,7 @@ def test_a_batch_of_one_under_batch_norm_over_single_units_is_refused_before_any
 # 11. Places
 
 
-HOLDER = "from dcganlib import files; from pathlib import Path; import sys\n"
+HOLDER = "from dcganlib.runtime import files; from pathlib import Path; import sys\n"
 HOLDER += "with files.locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 
 
@@ -808,7 +808,7 @@ def test_a_late_checkpoint_writes_as_much_as_an_early_one(new_run, monkeypatch):
     new_run(steps=60, checkpoint_every=3, sample_every=60)
     for name in ("checkpoint.pt", "generator.safetensors"):
         early, late = sizes[name][1], sizes[name][-1]
-        assert abs(late - early) <= 4, name  # a step of two digits
+        assert abs(late - early) <= 8, name  # a step of two digits, in a header padded to 8 bytes
         assert len(sizes[name]) >= 20
     assert len(sizes["history.csv"]) == 1  # written whole but once; then it grows
 

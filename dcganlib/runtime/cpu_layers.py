@@ -1,8 +1,8 @@
-"""Faster stand-ins for slow layers on a CPU, and a setting of its memory: all that is tuned and not taught.
+"""CPU-optimised layers and a malloc setting.
 
-A stand-in is the plain layer with another ``forward``: same parameters, same names in a checkpoint, the same
-result but for rounding (dropout: the same law, from other random bits). ``TrainConfig(fast=False)`` leaves
-them out.
+An optimised layer is the plain one with another ``forward``: same parameters, same names in a checkpoint, and
+the same result except for rounding (dropout: the same distribution, from other random bits).
+``TrainConfig(fast=False)`` leaves them out.
 """
 
 from __future__ import annotations
@@ -22,37 +22,35 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WORD = 1 << 16  # values of the 16 random bits that decide on one unit
-FEW = 1 << 14  # units for which torch's own dropout is as fast: below, its shorter start counts for more
-MANY = 512  # channels from which a strided convolution in half precision is faster as a matrix product
-MANY_AMX = 256  # the same in bfloat16, on a processor that multiplies tiles of it
-MOVED = 100  # multiplications in the time of writing a number to memory and reading it again
+DROPOUT_LEVELS = 1 << 16  # values of the 16 random bits that decide on one unit
+DROPOUT_MIN_UNITS = 1 << 14  # below, torch's own dropout is as fast, as it has less to set up
+PRODUCT_MIN_CHANNELS = 512  # from which a strided convolution in half precision is faster as a product
+PRODUCT_MIN_CHANNELS_AMX = 256  # the same in bfloat16, on a processor with AMX
+PRODUCTS_PER_MOVE = 100  # multiplications in the time of writing a number to memory and reading it back
 
 
 def optimize(network: nn.Module) -> nn.Module:
-    """Give the layers of a network their faster ``forward`` where they have one.
+    """Give the layers of a network their faster ``forward`` where there is one.
 
     Args:
-        network: On the CPU, changed in place; its parameters and their names stay as they are.
+        network: On the CPU; changed in place, except for its parameters and their names.
 
     Returns:
         The network.
     """
     for module in network.modules():
-        stand_in = _OPTIMIZED.get(type(module))
-        if stand_in is not None:
-            module.__class__ = stand_in
+        module.__class__ = _OPTIMIZED.get(type(module), type(module))
     return network
 
 
 def keep_memory() -> bool:
-    """Ask the C library to keep the memory of large tensors for the next ones, in place of giving it back.
+    """Make the C library reuse the memory of large tensors instead of returning it to the system.
 
-    Without it Linux hands out each large tensor page by page, zeroed, in every step anew. This is a setting
-    of the whole process, which is why no other function here makes it: call it first thing in a script.
+    Otherwise Linux provides each large tensor page by page, zeroed, in every step. The setting affects the
+    whole process, so nothing in this package makes it for you: call it at the start of a script.
 
     Returns:
-        Whether the setting was made; only the C library of most Linux systems, glibc, knows it.
+        Whether the setting was made; only glibc, the C library of most Linux systems, has it.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -67,24 +65,24 @@ def keep_memory() -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware, and may."""
+    """Whether this processor multiplies bfloat16 in hardware, and ONEDNN_MAX_CPU_ISA allows it."""
     return _may_use("BF16", "AMX") and torch.cpu._is_avx512_bf16_supported()
 
 
 def has_amx() -> bool:
-    """Whether this processor multiplies tiles of bfloat16 (Intel's AMX), and may."""
+    """Whether this processor multiplies tiles of bfloat16 (Intel's AMX), and ONEDNN_MAX_CPU_ISA allows it."""
     return _may_use("AMX") and torch.cpu._is_amx_tile_supported()
 
 
 def processor() -> dict[str, Any]:
-    """The processor that this process runs on, on Linux, macOS and Windows.
+    """Describe the processor that this process runs on, on Linux, macOS and Windows.
 
     Returns:
-        "cpu": its name. "cores": how many this process may use. "threads": on how many PyTorch computes.
-        "isa": those of its instruction sets that decide how fast a matrix product is, by their names in
-        Linux's /proc/cpuinfo: "avx2", "avx512f", "avx512_bf16" and "amx_bf16".
+        "cpu": its name. "cores": the number that this process may use. "threads": the number that PyTorch
+        uses. "isa": the instruction sets that decide how fast a matrix product is, by their names in Linux's
+        /proc/cpuinfo: "avx2", "avx512f", "avx512_bf16" and "amx_bf16".
     """
-    from joblib import cpu_count  # here, as training itself does without
+    from joblib import cpu_count  # here, because training does not need it
 
     known = {
         "avx2": torch.cpu._is_avx2_supported,
@@ -101,7 +99,7 @@ def processor() -> dict[str, Any]:
 
 
 def _processor_name() -> str:
-    """Its name as sold; the kind of its instructions where the system does not tell."""
+    """Its product name; its architecture where the system gives no name."""
     try:
         if sys.platform == "darwin":
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
@@ -113,7 +111,7 @@ def _processor_name() -> str:
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
                 name = winreg.QueryValueEx(opened, "ProcessorNameString")[0]
         else:
-            with open("/proc/cpuinfo", encoding="utf-8") as file:  # of ARM it has no such line
+            with open("/proc/cpuinfo", encoding="utf-8") as file:  # without this line on ARM
                 name = (re.search(r"^model name[ \t]*:(.*)$", file.read(), re.MULTILINE) or ["", ""])[1]
     except (OSError, subprocess.CalledProcessError):
         name = ""
@@ -121,40 +119,40 @@ def _processor_name() -> str:
 
 
 def _may_use(*parts: str) -> bool:
-    """Whether the cap on the instructions in use, if there is one, has one of these in its name."""
+    """Whether ONEDNN_MAX_CPU_ISA is unset or names one of these instruction sets."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     return cap in ("ALL", "DEFAULT") or any(part in cap for part in parts)
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask takes 16 random bits a unit; torch's own draws one number after the other.
+    """Dropout whose mask takes 16 random bits a unit; torch's own draws a full number for each.
 
-    The share of dropped units is ``p`` to the nearest 1/65,536, and the others are scaled by exactly what
-    that share asks for.
+    The share of dropped units is ``p`` to the nearest 1/65,536, and the others are scaled to match that share
+    exactly.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Set each unit to 0 with probability ``p``, in training; any shape."""
-        dropped = round(self.p * WORD)
-        plain = self.inplace or not inputs.is_cpu or inputs.numel() < FEW
-        if plain or not self.training or not 0 < dropped < WORD:
+        dropped = round(self.p * DROPOUT_LEVELS)
+        plain = self.inplace or not inputs.is_cpu or inputs.numel() < DROPOUT_MIN_UNITS
+        if plain or not self.training or not 0 < dropped < DROPOUT_LEVELS:
             return super().forward(inputs)
-        seed = int(torch.randint(2**62, (), device="cpu"))  # from torch's own source, and so reproducible
+        seed = int(torch.randint(2**62, (), device="cpu"))  # from torch's own source, so it is reproducible
         source = numpy.random.SFC64(seed)
-        words = source.random_raw(-(-inputs.numel() // 4)).view(numpy.int16)  # four to a number of 64 bits
+        words = source.random_raw(-(-inputs.numel() // 4)).view(numpy.int16)  # four in 64 bits
         bits = torch.from_numpy(words)[: inputs.numel()].view(inputs.shape)
-        kept = (bits >= dropped - WORD // 2).to(inputs.dtype)
-        return inputs * kept.mul_(WORD / (WORD - dropped))
+        kept = (bits >= dropped - DROPOUT_LEVELS // 2).to(inputs.dtype)
+        return inputs * kept.mul_(DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped))
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """A transposed convolution as matrix products, where that is faster.
 
-    From one pixel it is a single product. With stride 1 on small maps see ``_by_dft``; of many channels in
+    From one pixel it is a single product. For stride 1 on small maps see ``_by_dft``; for many channels in
     half precision see ``_Col2Im``.
     """
 
-    padding: tuple[int, int]  # which for a plain convolution may be a word
+    padding: tuple[int, int]  # a plain convolution's may be a string
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Apply the layer to (N, C, H, W)."""
@@ -165,9 +163,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if size == 1 and (padding, extra) == (0, 0):
             product = maps.flatten(1) @ self.weight.flatten(1)
             grown = product.view(len(maps), self.out_channels, kernel, kernel)
-        elif (stride, extra) == (1, 0) and _pays(maps.shape, self.weight.shape, padding):
+        elif (stride, extra) == (1, 0) and _dft_is_faster(maps.shape, self.weight.shape, padding):
             grown = _by_dft(maps, self.weight, padding)
-        elif half and self.in_channels >= _many(half) and extra <= padding:
+        elif half and self.in_channels >= _min_channels(half) and extra <= padding:
             grown = _Col2Im.apply(maps.to(half), self.weight.to(half), stride, padding, extra)
         else:
             return super().forward(maps)
@@ -175,7 +173,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution as matrix products: where its kernel covers the whole map, and see ``_Im2Col``."""
+    """A convolution as a matrix product, where its kernel covers the whole map or ``_Im2Col`` is faster."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Apply the layer to (N, C, H, W)."""
@@ -185,7 +183,7 @@ class Conv2d(nn.Conv2d):
         if maps.shape[-1] == self.kernel_size[0] and self.padding == (0, 0):
             product = nn.functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)
             return product[:, :, None, None]
-        if half and self.out_channels >= _many(half):
+        if half and self.out_channels >= _min_channels(half):
             inputs, weight = maps.to(half), self.weight.to(half)
             found: Tensor = _Im2Col.apply(inputs, weight, self.stride[0], self.padding[0])
             return found if self.bias is None else found + self.bias[:, None, None].to(half)
@@ -198,8 +196,8 @@ _OPTIMIZED = {nn.Dropout: Dropout, nn.ConvTranspose2d: ConvTranspose2d, nn.Conv2
 class _Im2Col(torch.autograd.Function):
     """A convolution as one product: all patches of the maps, a row each, times the weight.
 
-    What the product costs grows with the output channels and what the copy costs does not, so it pays where
-    there are many. In half precision torch's own backward pass is slow there.
+    The cost of the product grows with the output channels, that of copying the patches does not, so this is
+    faster for many channels. In half precision torch's own backward pass is slow there.
     """
 
     @staticmethod
@@ -215,14 +213,14 @@ class _Im2Col(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         found: list[Tensor | None] = [None, None]
         if ctx.needs_input_grad[0]:
-            found[0] = _overlapped(_rows(grad) @ _matrix(weight), maps.shape, grad.shape, *ctx.grid)
+            found[0] = _sum_patches(_rows(grad) @ _matrix(weight), maps.shape, grad.shape, *ctx.grid)
         if ctx.needs_input_grad[1]:
             found[1] = _weight(_rows(grad).T @ _patches(maps, *ctx.grid)[0], weight.shape)
         return *found, None, None
 
 
 class _Col2Im(torch.autograd.Function):
-    """A transposed convolution as one product: each pixel becomes a patch, and the patches are added up."""
+    """A transposed convolution as one product: each pixel becomes a patch, and patches are added up."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, stride: int, padding: int, extra: int) -> Tensor:
@@ -230,7 +228,7 @@ class _Col2Im(torch.autograd.Function):
         ctx.grid = weight.shape[-1], stride, padding
         sides = [(side - 1) * stride + weight.shape[-1] - 2 * padding + extra for side in maps.shape[2:]]
         shape = (len(maps), weight.shape[1], *sides)
-        return _overlapped(_rows(maps) @ _matrix(weight), shape, maps.shape, *ctx.grid)
+        return _sum_patches(_rows(maps) @ _matrix(weight), shape, maps.shape, *ctx.grid)
 
     @staticmethod
     @once_differentiable
@@ -251,7 +249,7 @@ def _rows(maps: Tensor) -> Tensor:
 
 
 def _maps(rows: Tensor, count: int, height: int, width: int) -> Tensor:
-    """The way back from ``_rows``."""
+    """The inverse of ``_rows``."""
     return rows.view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
@@ -261,12 +259,12 @@ def _matrix(weight: Tensor) -> Tensor:
 
 
 def _weight(matrix: Tensor, shape: torch.Size) -> Tensor:
-    """The way back from ``_matrix``."""
+    """The inverse of ``_matrix``."""
     return matrix.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
 def _patches(maps: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tensor, tuple[int, int]]:
-    """All patches that a kernel meets, a row each, and how many lie below and beside each other."""
+    """All patches that a kernel covers, a row each (im2col), and how many there are in height and width."""
     padded = nn.functional.pad(maps.permute(0, 2, 3, 1), (0, 0, *4 * [padding]))
     found = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (N, h, w, C, K, K)
     count, height, width, channels = found.shape[:4]
@@ -274,10 +272,10 @@ def _patches(maps: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tens
     return rows, (height, width)
 
 
-def _overlapped(
+def _sum_patches(
     rows: Tensor, shape: Sequence[int], grid: Sequence[int], kernel: int, stride: int, padding: int
 ) -> Tensor:
-    """The way back from ``_patches``: each at its place in maps of ``shape``, added where they overlap."""
+    """Put each patch at its place in maps of ``shape``, and add them where they overlap (col2im)."""
     (count, channels, height, width), (_, _, down, across) = shape, grid
     patches = rows.view(count, down, across, kernel, kernel, channels)
     exact = torch.promote_types(rows.dtype, torch.float32)
@@ -294,27 +292,27 @@ def _overlapped(
 def _is_square(layer: nn.Conv2d | nn.ConvTranspose2d, maps: Tensor) -> bool:
     """Whether map, kernel, stride and padding are square, and there are no groups and no dilation."""
     pairs = (maps.shape[-2:], layer.kernel_size, layer.stride, layer.padding, layer.output_padding)
-    square = all(len(pair) == 2 and pair[0] == pair[1] for pair in pairs)  # padding may be a word
+    square = all(len(pair) == 2 and pair[0] == pair[1] for pair in pairs)  # padding may be a string
     return square and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros")
 
 
 def _half(maps: Tensor) -> torch.dtype | None:
-    """The type that a layer computes in here, where it has 16 bits."""
+    """The 16-bit type that a layer computes in here, or None."""
     kind = maps.device.type
     used = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else maps.dtype
     return used if used in (torch.bfloat16, torch.float16) else None
 
 
-def _many(half: torch.dtype) -> int:
-    """Channels from which the product of a strided convolution in half precision pays, on this processor."""
-    return MANY_AMX if half == torch.bfloat16 and has_amx() else MANY
+def _min_channels(half: torch.dtype) -> int:
+    """Channels from which a strided convolution in half precision is faster as a product here."""
+    return PRODUCT_MIN_CHANNELS_AMX if half == torch.bfloat16 and has_amx() else PRODUCT_MIN_CHANNELS
 
 
 def _by_dft(maps: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """Transposed convolution with stride 1 by way of the discrete Fourier transform.
+    """Transposed convolution with stride 1 by the discrete Fourier transform.
 
-    There a convolution is a product for each frequency. The transforms of such small maps are constant
-    matrices, so all of it is three matrix products around one batch of them.
+    After the transform a convolution is one product per frequency. The transforms of such small maps are
+    constant matrices, so the whole is three matrix products and one batch of them.
     """
     (n, channels, size, _), (_, out_channels, kernel, _) = maps.shape, weight.shape
     out = size + kernel - 1 - 2 * padding
@@ -327,44 +325,44 @@ def _by_dft(maps: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 
 def _length(size: int, kernel: int, padding: int) -> int:
-    """Period of the transform: long enough that nothing wraps into the pixels that are kept, and odd."""
+    """Period of the transform: odd, and long enough that nothing wraps into the output pixels."""
     return (size + kernel - 1 - padding) | 1
 
 
-def _pays(maps: torch.Size, weight: torch.Size, padding: int) -> bool:
-    """Whether ``_by_dft`` takes less time than the plain layer, by what both multiply and what they move.
+def _dft_is_faster(maps: torch.Size, weight: torch.Size, padding: int) -> bool:
+    """Whether ``_by_dft`` takes less time than the plain layer, from the multiplications and memory traffic.
 
-    There are fewer products by frequency than by pixel and tap. But to transform maps, weights and result
-    takes products as well, and all of that is written to memory and read again, which for few channels,
-    few images or a small kernel takes longer than what is saved.
+    There are fewer products per frequency than per pixel and tap. But transforming maps, weights and output
+    takes products as well, and all of these are written to memory and read back. For few channels, few
+    images or a small kernel that costs more than is saved.
     """
     (n, channels, size, _), (_, out_channels, kernel, _) = maps, weight
     out = size + kernel - 1 - 2 * padding
     frequencies = 1 + 3 * (_length(size, kernel, padding) ** 2 - 1) // 2
     products = n * channels * out_channels
     transforms = (
-        n * channels * (size**2 + MOVED)
-        + channels * out_channels * (kernel**2 + MOVED)
-        + n * out_channels * (out**2 + MOVED)
+        n * channels * (size**2 + PRODUCTS_PER_MOVE)
+        + channels * out_channels * (kernel**2 + PRODUCTS_PER_MOVE)
+        + n * out_channels * (out**2 + PRODUCTS_PER_MOVE)
     )
     return frequencies * (products + transforms) < products * (size * kernel) ** 2
 
 
 @cache
-@torch.inference_mode(False)  # they outlive the call, and training could not use tensors of inference mode
+@torch.inference_mode(False)  # they are cached, and training cannot use tensors made in inference mode
 def _transforms(
     size: int, kernel: int, padding: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices for maps, weights and the way back, real throughout.
+    """Real matrices that transform maps and weights, and the inverse transform.
 
-    Of a real signal one half of the frequencies is enough. A product of two complex numbers a + bi and
-    c + di takes three real ones (Gauss): c(a + b), a(d - c) and b(c + d); real part first minus third,
-    imaginary part first plus second.
+    Half of the frequencies describe a real signal. The product of two complex numbers a + bi and c + di takes
+    three real products (Gauss): c(a + b), a(d - c) and b(c + d). The real part is the first minus the third,
+    the imaginary part the first plus the second.
     """
     period = _length(size, kernel, padding)
     half = [
         (u, v) for u in range(period) for v in range(period) if (u, v) < ((-u) % period, (-v) % period)
-    ]  # one of each pair of opposite frequencies; (0, 0), its own opposite, comes apart
+    ]  # one of each pair of opposite frequencies; (0, 0), its own opposite, is added below
     exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     frequencies = torch.tensor(half, **exact)
 

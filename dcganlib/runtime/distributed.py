@@ -1,9 +1,9 @@
-"""The group of processes that train one pair of networks, as torchrun starts it.
+"""The group of processes that train one pair of networks, as torchrun starts it. Only this file knows ranks.
 
-``torchrun --nproc-per-node 2 -m dcganlib train …`` starts as many processes, each told by variables which one
-it is. All run the same code; each takes its share of every batch, and the first alone writes. A process that
-was started by itself is a group of one, and nothing here costs it anything. A script of your own trains
-inside ``with distributed.process_group():``.
+``torchrun --nproc-per-node 2 -m dcganlib train …`` starts two processes and gives each its rank, in
+environment variables. All run the same code; each takes its share of every batch, and only rank 0 writes
+files. A process started without torchrun is a group of one, at no cost. A script of your own trains inside
+``with distributed.process_group():``.
 """
 
 from __future__ import annotations
@@ -21,56 +21,61 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-IN_STEP = timedelta(minutes=5)
-"""How long one process waits for another inside a step before it gives up."""
+STEP_TIMEOUT = timedelta(minutes=5)
+"""How long a process waits for the others inside a step."""
 
-BETWEEN = timedelta(hours=12)
-"""How long it waits while the first one downloads, decodes or writes."""
+SETUP_TIMEOUT = timedelta(hours=12)
+"""How long a process waits while rank 0 downloads, decodes or writes."""
 
-LOST = "gloo|NCCL|[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe"
+# How errors of a lost connection begin, or what they contain, where torch raises a plain RuntimeError.
+LOST_CONNECTION = "gloo|NCCL|[Cc]onnection (closed|reset|refused)|Timed out|Broken pipe"
 
-_talk: dist.ProcessGroup | None = None  # through which words and objects go, never gradients
+_object_group: dist.ProcessGroup | None = (
+    None  # for Python objects and errors; gradients use the default group
+)
 
 
 class OtherRankError(ConnectionError):
     """Another process of the group failed."""
 
-    said = True  # by that process
+    said = True  # that process reports the error
 
 
 def rank() -> int:
-    """Number of this process in its group, from 0."""
+    """Rank of this process in its group, from 0."""
     return dist.get_rank() if _is_initialized() else 0
 
 
 def world_size() -> int:
-    """Processes in the group; 1 where there is none."""
+    """Number of processes in the group; 1 without one."""
     return dist.get_world_size() if _is_initialized() else 1
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Be part of the group for a while, where torchrun's variables say that there is one.
+    """Join the group, if torchrun's environment variables say that there is one, and leave it afterwards.
 
-    Gradients go through gloo on the CPU and through NCCL on GPUs. Inside another one nothing happens.
+    Gradients go through gloo on the CPU and through NCCL on GPUs. Nested inside another one it does nothing.
 
     Raises:
-        ConnectionError: Another process ended, or did not answer in time.
+        ConnectionError: Another process ended, or did not reply in time.
     """
-    global _talk
+    global _object_group
     started = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-    if _talk is not None or not (_is_initialized() or started):
+    if _object_group is not None or not (_is_initialized() or started):
         yield
         return
     own = not _is_initialized()
     try:
         if own:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, timeout=IN_STEP)
-        _talk = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=BETWEEN))  # all are in it
+            dist.init_process_group(backend, timeout=STEP_TIMEOUT)
+        _object_group = cast(
+            "dist.ProcessGroup", dist.new_group(backend="gloo", timeout=SETUP_TIMEOUT)
+        )  # all are in it
         yield
     except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or re.search(LOST, str(error))):
+        if not (isinstance(error, dist.DistError) or re.search(LOST_CONNECTION, str(error))):
             raise
         reason = str(error).splitlines()[0]
         raise ConnectionError(
@@ -80,69 +85,71 @@ def process_group() -> Iterator[None]:
     finally:
         if own and _is_initialized():
             _destroy_groups()
-        _talk = None
+        _object_group = None
 
 
 @contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Do something on all processes, or on some of them, and fail on all if it fails on one.
+    """Run the body on all ranks or on some, and fail on all if it fails on one.
 
-    The first that failed raises its own error. May be nested: an error is told once.
+    The lowest rank that failed raises its own error. It can be nested: an error is sent once.
 
     Raises:
-        OtherRankError: On all others.
+        OtherRankError: On all other ranks.
     """
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OtherRankError) and not getattr(error, "agreed", False):
+        if not isinstance(error, OtherRankError) and not getattr(error, "exchanged", False):
             _exchange(error=error)
         raise
     _exchange()
 
 
 def broadcast_from_rank0(action: Callable[[], Any]) -> Any:
-    """Let the first process do something, and give all what it found.
+    """Call a function on rank 0 alone, and return its result on all ranks.
 
     Args:
-        action: What to do; its result is sent to the others.
+        action: The function; its result must be picklable.
     """
-    found = None
+    result = None
     with raise_on_all_ranks():
         if rank() == 0:
-            found = action()
-    box = [found]
+            result = action()
+    box = [result]
     if world_size() > 1:
-        dist.broadcast_object_list(box, src=0, group=_talk)
+        dist.broadcast_object_list(box, src=0, group=_object_group)
     return box[0]
 
 
 def main_process_first(action: Callable[[], Any]) -> Any:
-    """Let the first process do something, then one on each other machine, then the rest; for what is cached.
+    """Call a function on rank 0 first, then on one rank of each other machine, then on the rest.
+
+    For work whose result is cached on disk, so that it is done once a machine.
 
     Args:
-        action: What to do; each process keeps its own result.
+        action: The function; each process keeps its own result.
     """
-    mine = 0 if rank() == 0 else 1 if _local_rank() == 0 else 2
+    own_turn = 0 if rank() == 0 else 1 if _local_rank() == 0 else 2
     for turn in range(3 if world_size() > 1 else 1):
         with raise_on_all_ranks():
-            if turn == mine:
-                found = action()
-    return found
+            if turn == own_turn:
+                result = action()
+    return result
 
 
 def is_restart() -> bool:
-    """Whether torchrun has started the group again, after a failure on any machine."""
+    """Whether torchrun has restarted the group after a failure on any machine."""
     return any(count > 0 for count in _exchange(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of the numbers that the processes give."""
+    """The largest of the processes' numbers."""
     if world_size() == 1:
         return number
-    found = torch.tensor(number, device="cpu")
-    dist.all_reduce(found, dist.ReduceOp.MAX, group=_talk)
-    return int(found)
+    largest = torch.tensor(number, device="cpu")
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=_object_group)
+    return int(largest)
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
@@ -154,13 +161,13 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 
 def per_rank_batch_size(batch_size: int) -> int:
-    """How many images of a batch each process takes.
+    """Number of images of a batch that each process takes.
 
     Args:
-        batch_size: Images in the batch of all.
+        batch_size: Images in a batch, over all processes.
 
     Raises:
-        ValueError: They cannot be shared evenly.
+        ValueError: It is not a multiple of the number of processes.
     """
     each, left = divmod(batch_size, world_size())
     if left:
@@ -173,18 +180,18 @@ def per_rank_batch_size(batch_size: int) -> int:
 
 
 def rank_slice(count: int) -> slice:
-    """This process's part of a row of things, where each takes ``count`` of them."""
+    """This rank's slice of a sequence of which each rank takes ``count`` items."""
     return slice(rank() * count, (rank() + 1) * count)
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Where this process trains: on the CPU, or on the GPU that has its number on this machine.
+    """Device of this process: the CPU, or the GPU whose number is its rank on this machine.
 
     Args:
-        device: As for a process by itself.
+        device: As chosen for a process without a group.
 
     Raises:
-        ValueError: Groups cannot train there, there are too few GPUs, or the machines differ.
+        ValueError: A group cannot train there, there are too few GPUs, or the ranks' devices differ.
     """
     if not _is_initialized():
         return device
@@ -210,7 +217,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def device_types() -> tuple[str, ...]:
-    """Kinds of device that this process may train on: a group cannot on MPS."""
+    """Types of device that this process can train on; a group cannot train on MPS."""
     return ("cpu", "cuda") if _is_initialized() else ("cpu", "cuda", "mps")
 
 
@@ -244,52 +251,53 @@ def check_sync_batch_norm(device: torch.device) -> None:
 
 
 def wrap_ddp(network: nn.Module) -> nn.Module:
-    """A network whose gradients are the means over the group; in a process by itself the network as it is.
+    """Wrap a network so that its gradients are averaged over the group; without a group, return it unchanged.
 
-    Every backward pass through it must reach all of its parameters. Its batch norms see this process's share
-    of a batch alone, and keep statistics of their own.
+    Every backward pass through it must reach all of its parameters. Its batch norms see only this process's
+    share of a batch, and keep their own statistics.
 
     Args:
-        network: Shared and not copied; made equal to the first process's.
+        network: Shared, not copied; its weights are set to those of rank 0.
     """
     if not _is_initialized():
         return network
-    known = signature(DistributedDataParallel).parameters  # newer versions of torch have another name for it
+    known = signature(DistributedDataParallel).parameters  # renamed in newer torch
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(network, **options)
 
 
 def _exchange(value: Any = None, *, error: Exception | None = None) -> list[Any]:
-    """Give all a value and get everyone's; or tell an error, which is then raised on all.
+    """Send a value to all ranks and return everyone's; or send an error, which is then raised on all.
 
-    The one way to talk between two steps, so that a process that fails is heard wherever the others are.
+    All communication between steps goes through here, so a rank that fails reaches the others wherever they
+    are.
     """
     if world_size() == 1:
         return [value]
-    said = None if error is None else f"{type(error).__name__}: {error}"
-    answers: list[Any] = [None] * world_size()
-    dist.all_gather_object(answers, (said, value), group=_talk)
-    failed = [number for number, answer in enumerate(answers) if answer[0] is not None]
+    message = None if error is None else f"{type(error).__name__}: {error}"
+    replies: list[Any] = [None] * world_size()
+    dist.all_gather_object(replies, (message, value), group=_object_group)
+    failed = [number for number, (failure, _) in enumerate(replies) if failure is not None]
     if error is not None and failed[0] == rank():
-        vars(error)["agreed"] = True  # so that it is not told again
+        vars(error)["exchanged"] = True  # so that it is not sent again
         raise error
     if failed:
-        raise OtherRankError(f"process {failed[0]} of {world_size()} has failed: {answers[failed[0]][0]}")
-    return [value for _, value in answers]
+        raise OtherRankError(f"process {failed[0]} of {world_size()} has failed: {replies[failed[0]][0]}")
+    return [value for _, value in replies]
 
 
 def _destroy_groups() -> None:
-    """End the groups that this process has made.
+    """Destroy the groups that this process has made.
 
-    The end of a group waits for its threads, and a thread that frees a tensor waits for the interpreter's
-    lock. Before torch 2.8 a group keeps that lock while it waits, and neither goes on. A backend gives it
-    up, so each is held here until its group is gone (https://github.com/pytorch/pytorch/pull/154976).
+    Destroying a group waits for its threads, and a thread that frees a tensor waits for the GIL. Before torch
+    2.8 the group holds the GIL while it waits, so the two deadlock. A backend releases it, so each backend is
+    kept here until its group is gone (https://github.com/pytorch/pytorch/pull/154976).
     """
-    global _talk
-    groups = [group for group in (dist.group.WORLD, _talk) if group is not None]
+    global _object_group
+    groups = [group for group in (dist.group.WORLD, _object_group) if group is not None]
     backends = [group._get_backend(torch.device("cpu")) for group in groups]
-    groups, _talk = [], None
+    groups, _object_group = [], None
     dist.destroy_process_group()
     del backends
 
@@ -299,5 +307,5 @@ def _is_initialized() -> bool:
 
 
 def _local_rank() -> int:
-    """Number of this process on its machine."""
+    """Rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", rank()))

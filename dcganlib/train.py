@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
 from dcganlib.models import Conditioned, Discriminator, Generator
 from dcganlib.runtime import distributed
-from dcganlib.runtime.device import autocast, check_compiler, prepare_network, resolve
+from dcganlib.runtime.device import UNSCALED, Amp, autocast, check_compiler, prepare_network, resolve
 from dcganlib.runtime.ema import calibrate, update_ema
 from dcganlib.runtime.interrupts import hold_interrupts
 from dcganlib.runtime.memory import explain_out_of_memory
@@ -34,7 +33,7 @@ from dcganlib.runtime.train_checks import check_length, check_loader, check_netw
 
 DLoss = Callable[[Tensor, Tensor], Tensor]  # of (real_logits, fake_logits)
 GLoss = Callable[[Tensor], Tensor]  # of (fake_logits,)
-UNSCALED = torch.amp.GradScaler("cpu", enabled=False)  # passes losses and gradients through unchanged
+FLOAT32 = Amp()
 
 
 @dataclass
@@ -201,13 +200,14 @@ def train_step(
     shape = len(real) * distributed.world_size(), state.generator.latent_dim  # all processes draw all of z
     z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)
     z = z[distributed.rank_slice(len(real))]
-    d_options: dict[str, Any] = {"loss": d_loss, "precision": config.precision, "scaler": state.d_scaler}
-    g_options: dict[str, Any] = {"loss": g_loss, "precision": config.precision, "scaler": state.g_scaler}
+    d_amp, g_amp = (Amp(config.precision, scaler) for scaler in (state.d_scaler, state.g_scaler))
     with fork_rng(state.rng, real.device):
         with autocast(config.precision, real.device):
             fake = generator(z)
-        d_value, *logits = discriminator_step(discriminator, state.d_optimizer, real, fake, **d_options)
-        g_value = generator_step(plain_d, state.g_optimizer, fake, **g_options)
+        d_value, *logits = discriminator_step(
+            discriminator, state.d_optimizer, real, fake, loss=d_loss, amp=d_amp
+        )
+        g_value = generator_step(plain_d, state.g_optimizer, fake, loss=g_loss, amp=g_amp)
     state.step += 1
     for schedule in schedules:
         schedule.step()
@@ -225,8 +225,7 @@ def discriminator_step(
     fake: Tensor,
     *,
     loss: DLoss = discriminator_loss,
-    precision: str = "float32",
-    scaler: torch.amp.GradScaler = UNSCALED,
+    amp: Amp = FLOAT32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Update D once, to tell real from fake. G gets no gradient.
 
@@ -236,20 +235,19 @@ def discriminator_step(
         real: float32 (N, C, H, W) in [-1, 1].
         fake: Generated images, same shape; detached from G here.
         loss: Takes (real_logits, fake_logits).
-        precision: "float32", "bfloat16" or "float16".
-        scaler: For "float16", in which small gradients become 0.
+        amp: Precision, and the scaler that it needs.
 
     Returns:
         (loss, real_logits, fake_logits), all detached, from before the update.
     """
-    with autocast(precision, real.device):
+    with autocast(amp.precision, real.device):
         # Two passes: batch norm must not mix the statistics of real and fake.
         real_logits, fake_logits = discriminator(real).float(), discriminator(fake.detach()).float()
     value = loss(real_logits, fake_logits)
     optimizer.zero_grad()
-    scaler.scale(value).backward()
-    scaler.step(optimizer)
-    scaler.update()
+    amp.scaler.scale(value).backward()
+    amp.scaler.step(optimizer)
+    amp.scaler.update()
     return value.detach(), real_logits.detach(), fake_logits.detach()
 
 
@@ -259,8 +257,7 @@ def generator_step(
     fake: Tensor,
     *,
     loss: GLoss = generator_loss,
-    precision: str = "float32",
-    scaler: torch.amp.GradScaler = UNSCALED,
+    amp: Amp = FLOAT32,
 ) -> Tensor:
     """Update G once, to fool D. D does not change.
 
@@ -269,20 +266,19 @@ def generator_step(
         optimizer: Of G's parameters.
         fake: G's images with their graph, (N, C, H, W) in [-1, 1].
         loss: Takes (fake_logits,).
-        precision: "float32", "bfloat16" or "float16".
-        scaler: For "float16", in which small gradients become 0.
+        amp: Precision, and the scaler that it needs.
 
     Returns:
         The loss, detached, from before the update.
     """
     with _frozen(discriminator):  # D's own gradients would be thrown away: do not compute them
-        with autocast(precision, fake.device):
+        with autocast(amp.precision, fake.device):
             fake_logits = discriminator(fake).float()
         value = loss(fake_logits)
         optimizer.zero_grad()
-        scaler.scale(value).backward()
-    scaler.step(optimizer)
-    scaler.update()
+        amp.scaler.scale(value).backward()
+    amp.scaler.step(optimizer)
+    amp.scaler.update()
     return value.detach()
 
 

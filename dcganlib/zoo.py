@@ -21,7 +21,15 @@ from dcganlib.runtime.checks import check_integers
 
 @dataclass(frozen=True)
 class Architecture:
-    """A named pair of networks: what it is, its own sizes, and the layers of both."""
+    """A named pair of networks. To add one, write its lists of layers and an entry in ``ARCHITECTURES``.
+
+    Attributes:
+        summary: What it is, in a line.
+        image_size, channels, base_channels: Its own sizes, which ``build`` takes by default.
+        layers: Takes these three, returns the layers of the generator and of the discriminator.
+        num_classes: Classes that it is conditional on by default; above 0 it cannot do without.
+        any_size: Whether it can be built for other image sizes.
+    """
 
     summary: str
     image_size: int
@@ -29,6 +37,7 @@ class Architecture:
     base_channels: int
     layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
     num_classes: int = 0
+    any_size: bool = False
 
 
 def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
@@ -153,7 +162,7 @@ def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer
 
 ARCHITECTURES: dict[str, Architecture] = {
     "dcgan": Architecture(
-        "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan
+        "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan, any_size=True
     ),
     "dcgan-28": Architecture(
         "the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28
@@ -163,7 +172,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "the paper's: 5 by 5 kernels, 1024 channels at 4 by 4", 64, 3, 128, _dcgan_paper
     ),
     "paper-mnist-conditional": Architecture(
-        "the paper's for its MNIST test: told the digit at every layer",
+        "the paper's for its MNIST test: conditional on the digit at every layer",
         28,
         1,
         64,
@@ -177,7 +186,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "d2l": Architecture("d2l's Pokémon chapter", 64, 3, 64, _d2l),
     "keras-28": Architecture("the unfinished Keras notebook, 1 -> 4 -> 11 -> 28", 28, 1, 64, _keras_28),
 }
-"""The networks that ``build`` knows, by name."""
+"""The networks that ``build`` can make, by name."""
 
 
 def build(
@@ -193,18 +202,19 @@ def build(
 ) -> tuple[Generator, Discriminator]:
     """Build a pair of networks by name, with float32 weights drawn by ``init_weights``.
 
-    Torch's default device and dtype do not enter, and the networks can be trained even where they were built
-    under ``torch.inference_mode``.
+    Torch's default device and dtype have no effect, and networks built under ``torch.inference_mode`` can
+    still be trained.
 
     Args:
-        name: One of ``ARCHITECTURES``, whose values say what each is.
-        image_size: Pixels; only "dcgan" takes any, the others have their own.
+        name: A key of ``ARCHITECTURES``.
+        image_size: Pixels; "dcgan" takes 16 to 256, the others only their own.
         channels: 1 or 3; the named network's own if absent.
         base_channels: Width; the named network's own if absent.
         latent_dim: Numbers in a latent point.
-        num_classes: Number of classes that both networks are told; 0 for none; the network's own if absent.
+        num_classes: Classes that both networks are conditional on, 0 for none; the named network's own if
+            absent.
         rng: Source of the weights, on the CPU; torch's global one if absent.
-        device: "cpu", or "meta" for shapes without memory. Where to train is for ``network.to`` to say.
+        device: "cpu", or "meta" for shapes without memory. Move the networks with ``.to`` to train elsewhere.
 
     Returns:
         (generator, discriminator), in training mode.
@@ -218,23 +228,21 @@ def build(
     if name not in ARCHITECTURES:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     known = ARCHITECTURES[name]
-    if image_size not in (None, known.image_size) and name != "dcgan":
+    if image_size not in (None, known.image_size) and not known.any_size:
         raise ValueError(
             f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
         )
-    asked = (image_size, channels, base_channels)
-    own = (known.image_size, known.channels, known.base_channels)
-    size, colours, width = (
-        default if value is None else value for value, default in zip(asked, own, strict=True)
-    )
-    size, colours, width, latent_dim = check_integers(
-        image_size=size, channels=colours, base_channels=width, latent_dim=latent_dim
+    size, channels, width, latent_dim = check_integers(
+        image_size=known.image_size if image_size is None else image_size,
+        channels=known.channels if channels is None else channels,
+        base_channels=known.base_channels if base_channels is None else base_channels,
+        latent_dim=latent_dim,
     )
     num_classes = known.num_classes if num_classes is None else num_classes
     if known.num_classes and not num_classes:
-        raise ValueError(f"{name} draws by class: num_classes must be at least 1, got {num_classes}")
-    g_layers, d_layers = known.layers(size, colours, width)
+        raise ValueError(f"{name} is conditional: num_classes must be at least 1, got {num_classes}")
+    g_layers, d_layers = known.layers(size, channels, width)
     with torch.device(device), torch.inference_mode(False):
-        generator = Generator(size, colours, width, latent_dim, num_classes=num_classes, layers=g_layers)
-        discriminator = Discriminator(size, colours, width, num_classes=num_classes, layers=d_layers)
+        generator = Generator(size, channels, width, latent_dim, num_classes=num_classes, layers=g_layers)
+        discriminator = Discriminator(size, channels, width, num_classes=num_classes, layers=d_layers)
     return init_weights(generator, rng), init_weights(discriminator, rng)

@@ -811,7 +811,7 @@ def test_an_impossible_number_of_classes_is_refused(classes):
 
 
 def test_networks_that_draw_by_class_cannot_go_without():
-    with pytest.raises(ValueError, match="paper-mnist-conditional draws by class"):
+    with pytest.raises(ValueError, match="paper-mnist-conditional is conditional"):
         build("paper-mnist-conditional", num_classes=0)
 
 

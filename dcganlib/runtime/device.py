@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from dcganlib.config import Precision, TrainConfig
 from dcganlib.runtime import cpu_layers, distributed
 
+UNSCALED = torch.amp.GradScaler("cpu", enabled=False)  # passes losses and gradients through unchanged
 CHANNELS_LAST_MIN_SIZE = 32  # pixels; on a CPU the order in memory gains nothing for smaller images
 
 
@@ -91,6 +92,19 @@ def prepare_network(network: nn.Module, config: TrainConfig, image_size: int) ->
         network.to(memory_format=torch.channels_last)
     if config.compile:
         network.compile()
+
+
+@dataclass(frozen=True)
+class Amp:
+    """Automatic mixed precision of one player's step.
+
+    Attributes:
+        precision: "float32", "bfloat16" or "float16".
+        scaler: For "float16", in which small gradients become 0; the default changes nothing.
+    """
+
+    precision: str = "float32"
+    scaler: torch.amp.GradScaler = UNSCALED
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -84,6 +84,24 @@ def test_a_loaded_run_goes_on_averaging_bit_for_bit(begin, tmp_path):
     assert not all(map(torch.equal, averages[0], state.generator.state_dict().values()))
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_falling_learning_rates_go_on_where_they_were(begin, tmp_path, older):
+    """Versions before 0.3 saved the rates of the last step, and no rates to begin with."""
+    state, loader = begin(decay_start=1, decay_steps=7, g_lr=3e-3, d_lr=1e-3)
+    list(train(state, loader, 4))
+    save(tmp_path / "a.pt", state)
+    if older:
+        content = torch.load(tmp_path / "a.pt", weights_only=True)
+        for optimizer, rate in zip(content["optimizers"], (3e-3, 1e-3), strict=True):
+            (group,) = optimizer["param_groups"]
+            del group["initial_lr"]
+            group["lr"] = rate * 5 / 7  # of the step from 3 to 4
+        torch.save(content, tmp_path / "a.pt")
+    again, _ = load(tmp_path / "a.pt")
+    assert rows(train(again, loader, 8)) == rows(train(state, loader, 8))
+    assert all(map(torch.equal, everything(again), everything(state)))
+
+
 def test_a_checkpoint_from_before_there_were_averages_loads_without_one(begin, tmp_path):
     state, loader = begin()
     save(tmp_path / "a.pt", state)

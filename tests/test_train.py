@@ -725,6 +725,12 @@ def test_the_learning_rates_stay_and_then_fall_in_a_straight_line_to_nothing(beg
     assert seen["d"] == pytest.approx([0.2 * share for share in shares])
 
 
+def test_the_learning_rates_fall_without_a_warning_where_float16_skips_the_first_update(begin):
+    state, loader = begin(precision="float16", fast=False, g_lr=0.1, decay_start=0, decay_steps=4)
+    list(train(state, loader, 1, d_loss=lambda real, fake: discriminator_loss(real, fake) * 1e38))
+    assert state.g_optimizer.param_groups[0]["lr"] == pytest.approx(0.075)
+
+
 @pytest.mark.parametrize("steps", [7, None])
 def test_no_step_is_taken_where_the_learning_rates_are_nothing(begin, steps):
     state, loader = begin(decay_start=2, decay_steps=4)

@@ -70,9 +70,7 @@ def process_group() -> Iterator[None]:
         if own:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=STEP_TIMEOUT)
-        _object_group = cast(
-            "dist.ProcessGroup", dist.new_group(backend="gloo", timeout=SETUP_TIMEOUT)
-        )  # all are in it
+        _object_group = cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=SETUP_TIMEOUT))
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or re.search(LOST_CONNECTION, str(error))):

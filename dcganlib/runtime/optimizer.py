@@ -37,6 +37,7 @@ def linear_decay(optimizer: torch.optim.Optimizer, lr: float, config: TrainConfi
     start, length = config.decay_start, config.decay_steps
     for group in optimizer.param_groups:
         group["initial_lr"] = lr
+    vars(optimizer)["_opt_called"] = True  # else torch warns where float16 skips the very first update
     return LambdaLR(optimizer, lambda done: min(1.0, max(0.0, 1 - (done - start) / length)), step - 1)
 
 

@@ -1,4 +1,4 @@
-"""Points of the latent space: drawing them, and walking between them."""
+"""Points of the latent space: sampling them, and interpolating between them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def sample_z(
     Args:
         n: Number of points, at least 1.
         latent_dim: Numbers in a point, at least 1; 100 in the paper.
-        prior: "normal" for N(0, 1), as most code has it, or "uniform" on [-1, 1), as the paper has it.
+        prior: "normal" for N(0, 1), as in most code, or "uniform" on [-1, 1), as in the paper.
         rng: Source of randomness, on the CPU; torch's global one if absent.
-        device: Where the batch goes. It is drawn on the CPU, so one seed gives the same z everywhere.
+        device: Where the batch goes. It is drawn on the CPU, so a seed gives the same z on every device.
 
     Returns:
-        float32 of shape (n, latent_dim), whatever torch's default dtype and device are.
+        float32 of shape (n, latent_dim), regardless of torch's default dtype and device.
 
     Raises:
         ValueError: A count is not an integer of at least 1, or the prior is unknown.
@@ -43,7 +43,7 @@ def sample_z(
     try:
         z = draw(n, latent_dim, generator=rng, dtype=torch.float32, device="cpu")
     except (RuntimeError, TypeError) as error:  # the second for numbers beyond 64 bits
-        if "generator" in str(error):  # of another kind, or on another device
+        if "generator" in str(error):  # the wrong type, or on another device
             raise
         raise MemoryError(
             f"n = {n:,} latents of latent_dim = {latent_dim:,} numbers take {4 * n * latent_dim / 1e9:,.0f} "
@@ -51,13 +51,13 @@ def sample_z(
         ) from error
     if prior == "uniform":
         z.mul_(2).sub_(1)
-    if torch.device(device).type == "cuda":  # from pageable memory the copy would wait for the GPU
+    if torch.device(device).type == "cuda":  # a copy from pageable memory waits for the GPU
         return z.pin_memory().to(device, non_blocking=True)
     return z.to(device)
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
-    """Walk straight from a to b: (1 - t) a + t b.
+    """Interpolate linearly from a to b: (1 - t) a + t b.
 
     Args:
         a: Start, shape (..., latent_dim).
@@ -75,10 +75,10 @@ def lerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
-    """Walk from a to b at constant angular speed, along the arc between them.
+    """Interpolate from a to b along the arc between them, at constant angular speed.
 
-    Halfway between two independent normal points the straight line passes 1/sqrt(2) times nearer to the
-    origin than almost any sample lies; the arc keeps the norm.
+    Halfway between two independent normal points, the straight line has 1/sqrt(2) of the norm of almost any
+    sample; the arc keeps the norm.
 
     Args:
         a: Start, shape (..., latent_dim), not zero.
@@ -115,7 +115,7 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 
 
 def _matched(a: Tensor, b: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    """Check that a and b match, and give t one axis for each of theirs."""
+    """Check that a and b have one shape, and reshape t to broadcast against them."""
     if a.shape != b.shape:
         raise ValueError(f"a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     t = torch.as_tensor(t, dtype=a.dtype, device=a.device)

@@ -1,7 +1,7 @@
 """The two players' losses, on logits.
 
 D's probability is sigmoid(logit). With softplus(x) = log(1 + e^x), -log sigmoid(x) = softplus(-x) and
--log(1 - sigmoid(x)) = softplus(x): exact at any logit, and no epsilon that would flatten the gradient.
+-log(1 - sigmoid(x)) = softplus(x): exact for any logit, without an epsilon that flattens the gradient.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Saving and loading: the whole state of a run, and a network's weights alone.
 
 Every file is written whole or not at all (see ``runtime.files``), so a crash leaves either the old file or
-the new one. Every file carries a checksum over all its bytes, so one that was damaged later is found out
-before it is used: a checkpoint in the comment that ends a zip archive, a safetensors file in its header.
-Files written before there were checksums are read as well.
+the new one. Every file has a checksum of all its bytes, so later damage is noticed before the file is used: a
+checkpoint in the comment at the end of its zip archive, a safetensors file in its header. Older files without
+checksums are read as well.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from dcganlib.train import StepMetrics, TrainState, init_state
 
 FORMAT = 1
 SEAL = b"sha256:"  # then 64 hexadecimal digits
-BLANK = "0" * 64  # what stands in a header where its checksum will
+BLANK = "0" * 64  # holds the place of a checksum in a header while it is computed
 
 KINDS = ("generator", "classifier")
-"""The kinds of network that are saved alone."""
+"""The kinds of network that can be saved alone."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class DamagedError(ValueError):
-    """A file is not as it was written, or was not written by this library."""
+    """A file was damaged, or not written by this library."""
 
 
 def save(
@@ -49,13 +49,13 @@ def save(
     *,
     previous: str | Path | None = None,
 ) -> None:
-    """Save the whole state of a run, its history with it.
+    """Save the whole state of a run with its history.
 
     Args:
-        path: File to write; an older one there is replaced only when the new one is complete.
-        state: From ``train.init_state``; also between two steps of ``train.train``.
+        path: File to write; an existing one is replaced only when the new one is complete.
+        state: From ``train.init_state``, or between two steps of ``train.train``.
         history: The records so far, or their ``as_dict``.
-        previous: Where the older file goes, if it is to be kept.
+        previous: Where to move an existing file; it is deleted if absent.
 
     Raises:
         FloatingPointError: A weight is NaN or infinite; what was at ``path`` is still there.
@@ -89,11 +89,11 @@ def save(
 
 @torch.inference_mode(False)  # else the tensors could not be trained
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainState, list[dict[str, float]]]:
-    """Load what ``save`` wrote: networks, optimisers, randomness and history, ready for the next step.
+    """Load what ``save`` wrote: networks, optimisers, random state and history, ready for the next step.
 
     Args:
         path: The file.
-        device: Where the run should go on.
+        device: Where to continue the run.
 
     Returns:
         (state, history).
@@ -102,7 +102,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
         FileNotFoundError: There is no such file.
         DamagedError: The file is damaged, or no checkpoint.
         ValueError: It was written by another version of this library, or its parts do not fit; the message
-            lists what differs. Or it asks for ``torch.compile``, which does not work here.
+            lists the differences. Or it uses ``torch.compile``, which does not work here.
     """
     content = _read(Path(path))
     device = torch.device(device)
@@ -139,8 +139,8 @@ def save_generator(path: str | Path, generator: Generator, *, half: bool = False
     Args:
         path: File to write, replaced only when complete.
         generator: On any device.
-        half: Store floats in 16 bits: half the size, and an image error below one grey level in 255.
-        about: Anything that JSON can hold, such as the run's config; given back by ``load_generator``.
+        half: Store floats in 16 bits: half the size, at an image error below one grey level in 255.
+        about: JSON values, such as the run's config; ``load_generator`` returns them.
     """
     save_network(path, "generator", generator, _describe(generator), about, half=half)
 
@@ -153,7 +153,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
         device: Where the generator goes.
 
     Returns:
-        (generator in eval mode and float32, what was stored about it).
+        (generator in eval mode and float32, the values stored with it).
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -180,8 +180,8 @@ def save_network(
         path: File to write, replaced only when complete.
         kind: One of ``KINDS``.
         network: On any device.
-        description: What makes the network again, as plain values.
-        about: Anything that JSON can hold.
+        description: Plain values from which the network can be rebuilt.
+        about: JSON values to store with it.
         half: Store floats in 16 bits.
     """
     from safetensors.torch import save as to_bytes
@@ -207,7 +207,7 @@ def load_network(
         make: Takes the description, returns the network.
 
     Returns:
-        (network on the CPU, in eval mode and float32; what was stored about it).
+        (network on the CPU, in eval mode and float32; the values stored with it).
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -246,7 +246,7 @@ def load_network(
 
 
 def _describe(network: Generator | Discriminator) -> dict[str, Any]:
-    """The arguments that make the network again, as plain values."""
+    """The arguments from which the network can be rebuilt, as plain values."""
     names = ["image_size", "channels"] + ["latent_dim"] * isinstance(network, Generator)
     names += ["num_classes"] * (network.num_classes > 0)
     return {name: getattr(network, name) for name in names} | {
@@ -261,7 +261,7 @@ def _arguments(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed_layer(layer: dict[str, Any]) -> dict[str, Any]:
-    """A layer as a version before 0.3 described it, in today's words."""
+    """A layer described by a version before 0.3, in today's terms."""
     norms: dict[Any, dict[str, Any]] = {
         "plain": {"norm": "batch", "affine": False},
         "unit": {"norm": "batch1d"},
@@ -281,7 +281,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _sealed(archive: io.BytesIO) -> bytearray:
-    """A zip archive with the checksum of its bytes as its comment, which readers of archives pass over."""
+    """A zip archive with the checksum of its bytes as its comment, which zip readers ignore."""
     content = bytearray(archive.getbuffer())
     content[-2:] = (len(SEAL) + len(BLANK)).to_bytes(2, "little")  # the comment's length, so far 0
     return content + SEAL + sha256(content).hexdigest().encode()
@@ -300,7 +300,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         _refuse_packed(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # many kinds; a message of torch's may advise what is dangerous
+    except Exception as error:  # of many types; torch's message may recommend unsafe loading
         raise DamagedError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
     if not isinstance(found, dict) or "format" not in found:
         raise DamagedError(f"{path} was not written by dcganlib: it has no format number")
@@ -313,19 +313,19 @@ def _parts_are_whole(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.testzip() is None
-    except Exception:  # many kinds, from BadZipFile to UnicodeDecodeError
+    except Exception:  # of many types, from BadZipFile to UnicodeDecodeError
         return False
 
 
 def _refuse_packed(content: bytes) -> None:
-    """Refuse an archive that unpacks to more than it is; what ``save`` writes is not packed."""
+    """Refuse an archive that unpacks to more than its size; ``save`` does not compress."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(part.file_size for part in archive.infolist()) > len(content):
             raise zipfile.BadZipFile
 
 
 def _refuse_lost(networks: dict[str, nn.Module], step: int) -> None:
-    """Keep a last good checkpoint from being replaced by one that is of no use."""
+    """Refuse to replace a good checkpoint by one whose weights are not finite."""
     tensors = [
         (f"{label}.{name}", tensor)
         for label, network in networks.items()
@@ -341,7 +341,7 @@ def _refuse_lost(networks: dict[str, nn.Module], step: int) -> None:
 
 
 def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load weights, or list all that differs, shapes included."""
+    """Load weights, or raise an error that lists all missing, extra and misshapen ones."""
     own = network.state_dict()
     differences = [f"{name} is missing" for name in own if name not in weights]
     differences += [f"{name} is not part of the network" for name in weights if name not in own]
@@ -358,7 +358,7 @@ def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def _check_progress(step: object, history: object) -> None:
-    """Refuse a step that is no count, or a history that is no list of rows of numbers."""
+    """Refuse a step that is not a count, or a history that is not a list of rows of numbers."""
     if type(step) is not int or step < 0:
         raise ValueError(f"the step is {step!r}")
     if not isinstance(history, list):
@@ -370,7 +370,7 @@ def _check_progress(step: object, history: object) -> None:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Say which file it was when a part is missing or does not fit the others."""
+    """Name the file in errors about parts that are missing or do not fit."""
     try:
         yield
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:

@@ -193,10 +193,10 @@ def train_step(
         The step's record.
     """
     config, schedules = state.config, state.schedules
-    networks: list[nn.Module] = [*state.ddp_modules, state.discriminator]  # G's half takes D without DDP
+    networks = [*(network.train() for network in state.ddp_modules), state.discriminator]
     if labels is not None:
         networks = [Conditioned(network, labels) for network in networks]
-    generator, discriminator, plain_d = (network.train() for network in networks)
+    generator, discriminator, plain_d = networks  # the last without DDP, as G's half leaves D alone
     shape = len(real) * distributed.world_size(), state.generator.latent_dim  # all processes draw all of z
     z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)
     z = z[distributed.rank_slice(len(real))]

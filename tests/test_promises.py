@@ -27,7 +27,7 @@ from dcganlib.config import TrainConfig
 from dcganlib.datasets import make_loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
-from dcganlib.runtime import checkpoint, files
+from dcganlib.runtime import checkpoint, files, memory
 from dcganlib.runtime.step_metrics import check_finite
 from dcganlib.viz import plot
 
@@ -121,7 +121,7 @@ import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
 from dcganlib import runs, train, zoo
-from dcganlib.runtime import checkpoint, files
+from dcganlib.runtime import checkpoint, files, memory
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 folder, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
@@ -929,7 +929,7 @@ def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_rea
         new_run(steps=1, base_channels=100_000)
     with pytest.raises(MemoryError, match="a network with base_channels 1000000000 does not fit.*lower base"):
         new_run(steps=1, base_channels=10**9)
-    monkeypatch.setattr(runs.machine, "free_memory", lambda place="cpu": 10_000)
+    monkeypatch.setattr(memory, "free_memory", lambda place="cpu": 10_000)
     with pytest.raises(
         MemoryError, match="base_channels 4 takes 0 GB to train, and cpu has 0 left: lower base"
     ):

@@ -221,6 +221,8 @@ def _sample(options: argparse.Namespace) -> int:
 
 
 def _classifier(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     import torch
     from tqdm.auto import tqdm
 
@@ -236,20 +238,11 @@ def _classifier(options: argparse.Namespace) -> int:
         raise ValueError(f"there is no classifier {name}; the stored ones are {', '.join(classifier.NAMES)}")
     out = files.expand_user(options.out or f"classifier-{name}.safetensors")
     files.check_overwrite(out, options.force)
-    recipe, place = classifier.CONFIGS[name], pick_device(options.device)
-    epochs = recipe.epochs if epochs is None else epochs
+    config, place = replace(classifier.CONFIGS[name], seed=seed), pick_device(options.device)
+    config = config if epochs is None else replace(config, epochs=epochs)
     train, test = (datasets.load(name, root=options.root, split=split) for split in ("train", "test"))
-    network = classifier.build(train, widths=recipe.widths, rng=torch.Generator().manual_seed(seed)).to(place)
-    learning = classifier.fit(
-        network,
-        train,
-        epochs=epochs,
-        shift=recipe.shift,
-        mirror=recipe.mirror,
-        seed=seed,
-        precision="bfloat16",
-    )
-    with tqdm(learning, total=epochs, unit="epoch") as bar:
+    network = classifier.build(train, widths=config.widths, rng=torch.Generator().manual_seed(seed)).to(place)
+    with tqdm(classifier.fit(network, train, config), total=config.epochs, unit="epoch") as bar:
         for record in bar:
             said = f"epoch {record.epoch}: loss {record.loss:.4f}, right {record.accuracy:.2%}"
             bar.write(said, sys.stderr)
@@ -262,9 +255,9 @@ def _classifier(options: argparse.Namespace) -> int:
         network,
         description=f"Tells the {'attributes' if each else 'classes'} of {name}; trained on its train split",
         data=train.name,
-        command=f"dcganlib classifier {name} --epochs {epochs} --seed {seed}",
+        command=f"dcganlib classifier {name} --epochs {config.epochs} --seed {seed}",
         seed=seed,
-        epochs=epochs,
+        epochs=config.epochs,
         test_accuracy=mean,
         **({"test_accuracies": each} if each else {}),
         train_images=len(train),
@@ -289,24 +282,18 @@ def _check_numbers(**numbers: tuple[int | None, int]) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from dcganlib.config import EvaluationConfig
     from dcganlib.evaluation.evaluate import evaluate, is_our_result, result_file
     from dcganlib.runtime import files
 
     _check_numbers(repeats=(options.repeats, 10**6), seed=(options.seed, LARGEST_SEED))
     out = result_file(options.run, options.out)
     files.check_overwrite(out, options.force, ours=is_our_result)
-    found = evaluate(
-        options.run,
-        samples=options.samples,
-        repeats=options.repeats,
-        seed=options.seed,
-        data=options.data,
-        root=options.root,
-        device=options.device,
-        out=out,
-        ema=options.ema,
-        inception=options.inception,
-    )
+    settings = {
+        name: getattr(options, name) for name in ("samples", "repeats", "seed", "data", "ema", "inception")
+    }
+    config = EvaluationConfig(**settings)
+    found = evaluate(options.run, config, out=out, root=options.root, device=options.device)
     print(found.as_table())
     print(f"wrote {found.file}")
     return 0

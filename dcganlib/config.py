@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -173,6 +174,37 @@ class TrainConfig:
     fast: bool = True
     compile: bool = False
     sync_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+MIN_SAMPLES = 10  # with fewer the measures of an evaluation mean nothing
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What ``evaluation.evaluate`` measures of a run, and how often.
+
+    Attributes:
+        samples: Images generated per repeat, and training images that they are compared with; at least 10. A
+            smaller training set limits both.
+        repeats: Number of repeats, each with new samples and other training images.
+        seed: Seed of the first repeat; the next ones count up from it.
+        data: Folder or name of the run's images, if they were moved since; by default where they were.
+        ema: Use the moving average of G's weights if the run has one; else those of the last step.
+        inception: Compute the FID as well. Needs torch-fidelity, the weights of Inception, and colour images.
+
+    Raises:
+        ValueError: A value has the wrong type or is out of range.
+    """
+
+    samples: Annotated[int, Range(MIN_SAMPLES, below=LARGEST)] = 10_000
+    repeats: Count = 3
+    seed: Whole = 0
+    data: str | Path | None = None
+    ema: bool = True
+    inception: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)

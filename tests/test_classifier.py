@@ -14,9 +14,10 @@ from dcganlib import datasets, models
 from dcganlib.__main__ import _parser, main
 from dcganlib.evaluation import classifier
 from dcganlib.evaluation.classifier import (
+    CONFIGS,
     NAMES,
-    RECIPES,
     Classifier,
+    ClassifierConfig,
     accuracy,
     build,
     fit,
@@ -57,7 +58,7 @@ def small(stripes, rng):
 
 
 def learn(network, image_set, **options):
-    return list(fit(network, image_set, **({"epochs": 1, "batch_size": 16} | options)))
+    return list(fit(network, image_set, ClassifierConfig(**({"epochs": 1, "batch_size": 16} | options))))
 
 
 def same(one, other):
@@ -254,9 +255,7 @@ def test_what_is_no_set_is_refused_by_its_kind(small, stripes):
     loader = datasets.make_loader(stripes.images, 16)
     for use in (build, lambda given: accuracy(small, given), lambda given: learn(small, given)):
         for given, kind in ((loader, "Loader"), (stripes.images, "Tensor")):
-            with pytest.raises(
-                ValueError, match=f"expected an ImageDataset, as datasets.load gives it, got {kind}"
-            ):
+            with pytest.raises(ValueError, match=f"expected an ImageSet from datasets.load, got {kind}"):
                 use(given)
     with pytest.raises(ValueError, match="got ImageDataset: pass the ImageDataset's .images"):
         predict(small, stripes)
@@ -317,7 +316,7 @@ def test_each_image_is_moved_on_its_own_and_its_edge_repeated(rng, mirror):
     images = torch.randint(256, (4, 3, 6, 6), dtype=torch.uint8, generator=rng())
     padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
     chosen = torch.tensor([3, 0] * 300)
-    moved = classifier._moved(images, chosen, 2, mirror, rng(1))
+    moved = classifier._augmented(images, chosen, ClassifierConfig(shift=2, mirror=mirror), rng(1))
     assert (moved.shape, moved.dtype) == ((600, 3, 6, 6), torch.uint8)
     seen = set()
     for image, index in zip(moved, chosen.tolist(), strict=True):
@@ -333,7 +332,8 @@ def test_each_image_is_moved_on_its_own_and_its_edge_repeated(rng, mirror):
 
 def test_no_shift_and_no_mirror_leave_the_images_as_they_are(stripes, rng):
     chosen = torch.randperm(96, generator=rng())
-    assert torch.equal(classifier._moved(stripes.images, chosen, 0, False, rng()), stripes.images[chosen])
+    still = ClassifierConfig(shift=0, mirror=False)
+    assert torch.equal(classifier._augmented(stripes.images, chosen, still, rng()), stripes.images[chosen])
 
 
 def test_a_loaded_classifier_can_be_trained_on(small, stripes, tmp_path):
@@ -352,7 +352,9 @@ def test_a_loaded_classifier_can_be_trained_on(small, stripes, tmp_path):
         ({"shift": -1}, "shift must be at least 0, got -1"),
         ({"lr": 0.0}, "lr must be above 0 and finite, got 0.0"),
         ({"lr": float("nan")}, "lr must be above 0 and finite, got nan"),
-        ({"seed": -1}, r"seed must be from 0 to below 2\*\*62, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**62}, r"seed must be from 0 to below 2\*\*62, got 4611686018427387904"),
+        ({"mirror": 1}, "mirror must be True or False, got 1"),
         ({"precision": "half"}, "precision must be one of .*, got 'half'"),
     ],
 )
@@ -363,9 +365,9 @@ def test_training_refuses_numbers_out_of_range_before_any_work(small, stripes, o
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
 
 
-@pytest.mark.parametrize("ask", [lambda network, found: next(fit(network, found, epochs=1)), accuracy])
+@pytest.mark.parametrize("ask", [lambda network, found: next(fit(network, found)), accuracy])
 def test_a_set_that_does_not_fit_is_refused(small, stripes, marks, ask):
-    told = "the classifier tells the classes standing, lying; stripes has "
+    told = "the classifier predicts the classes standing, lying; stripes has "
     unlike = {
         told + "none": replace(stripes, labels=None),
         told + "cat, dog": replace(stripes, class_names=("cat", "dog")),
@@ -378,7 +380,7 @@ def test_a_set_that_does_not_fit_is_refused(small, stripes, marks, ask):
     for message, found in unlike.items():
         with pytest.raises(ValueError, match=message):
             ask(small, found)
-    with pytest.raises(ValueError, match="tells the attributes Lying, Up; stripes has none"):
+    with pytest.raises(ValueError, match="predicts the attributes Lying, Up; stripes has none"):
         ask(build(marks), stripes)
 
 
@@ -435,7 +437,7 @@ def test_an_unknown_name_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stored_classifier_is_small_and_says_how_it_was_made(name):
-    found, recipe = load(name), RECIPES[name]
+    found, recipe = load(name), CONFIGS[name]
     assert os.path.getsize(classifier.FOLDER / f"{name}.safetensors") <= LIMIT
     told = found.about
     assert found.widths == recipe.widths
@@ -505,8 +507,8 @@ def prepared(stripes, marks, monkeypatch):
         return marks if name == "faces" else stripes
 
     monkeypatch.setattr(datasets, "load", find)
-    monkeypatch.setitem(RECIPES, "mnist", classifier.ClassifierConfig((4, 8), epochs=3, shift=1, mirror=True))
-    monkeypatch.setitem(RECIPES, "faces", classifier.ClassifierConfig((4, 8), epochs=2))
+    monkeypatch.setitem(CONFIGS, "mnist", ClassifierConfig((4, 8), epochs=3, shift=1, mirror=True))
+    monkeypatch.setitem(CONFIGS, "faces", ClassifierConfig((4, 8), epochs=2))
     return asked
 
 

@@ -798,7 +798,7 @@ def test_evaluate_writes_its_measures_and_prints_them(call, trained, tmp_path):
         "evaluate", trained, "--no-ema", *(word for pair in options.items() for word in pair)
     )
     assert code == 0
-    assert "two-sample accuracy, fake" in said
+    assert "1-NN accuracy, fake" in said
     assert said.endswith(f"wrote {out}\n")
     assert "step" in bar
     content = json.loads(out.read_text(encoding="utf-8"))

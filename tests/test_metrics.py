@@ -197,14 +197,14 @@ def test_samples_that_are_all_the_same_cover_their_own_copies_alone(normal):
     assert (precision, recall) == (1, 1 / 50)
 
 
-# --- two samples
+# --- 1-NN accuracy
 
 
-def test_two_sample_accuracy_is_leave_one_out_of_sklearn(normal):
+def test_one_nn_accuracy_is_leave_one_out_of_sklearn(normal):
     real, fake = normal(80, 3), 0.8 * normal(80, 3, seed=1) + 0.6
     points, kinds = torch.cat([real, fake]).numpy(), np.repeat([0, 1], 80)
     guessed = cross_val_predict(KNeighborsClassifier(1), points, kinds, cv=LeaveOneOut())
-    found = metrics.two_sample_accuracy(real, fake)
+    found = metrics.one_nn_accuracy(real, fake)
     assert found.accuracy == pytest.approx((guessed == kinds).mean(), abs=1e-12)
     assert found.on_real == pytest.approx((guessed[:80] == 0).mean(), abs=1e-12)
     assert found.on_fake == pytest.approx((guessed[80:] == 1).mean(), abs=1e-12)
@@ -212,19 +212,19 @@ def test_two_sample_accuracy_is_leave_one_out_of_sklearn(normal):
 
 
 def test_two_draws_of_one_law_cannot_be_told_apart(normal):
-    assert metrics.two_sample_accuracy(normal(1000, 4), normal(1000, 4, seed=1)).accuracy == pytest.approx(
+    assert metrics.one_nn_accuracy(normal(1000, 4), normal(1000, 4, seed=1)).accuracy == pytest.approx(
         0.5, abs=0.05
     )
 
 
 def test_two_sets_far_apart_are_told_apart(normal):
-    assert metrics.two_sample_accuracy(normal(50, 4), normal(50, 4) + 50) == metrics.TwoSample(1, 1, 1)
+    assert metrics.one_nn_accuracy(normal(50, 4), normal(50, 4) + 50) == metrics.OneNNAccuracy(1, 1, 1)
 
 
-def test_a_copied_set_has_a_two_sample_accuracy_of_0(digits):
-    assert metrics.two_sample_accuracy(digits[0], digits[0].clone()) == metrics.TwoSample(0, 0, 0)
+def test_a_copied_set_has_a_one_nn_accuracy_of_0(digits):
+    assert metrics.one_nn_accuracy(digits[0], digits[0].clone()) == metrics.OneNNAccuracy(0, 0, 0)
     features = digits[0].flatten(1) / 7
-    assert metrics.two_sample_accuracy(features, features.clone()) == metrics.TwoSample(0, 0, 0)
+    assert metrics.one_nn_accuracy(features, features.clone()) == metrics.OneNNAccuracy(0, 0, 0)
 
 
 # --- classes
@@ -276,7 +276,7 @@ def test_bytes_are_compared_exactly_where_float32_is_not_enough(rng):
 
 
 def test_of_equal_bytes_the_first_counts_over_all_blocks(digits, monkeypatch):
-    monkeypatch.setattr(metrics, "REFERENCES", 7)
+    monkeypatch.setattr(metrics, "BLOCK_COLUMNS", 7)
     query = digits[0][:1]
     references = digits[1][:50].clone()
     references[[13, 20, 41]] = query
@@ -319,13 +319,13 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch, digits, normal, rows, 
             found.indices.tolist(),
             own.indices.tolist(),
             metrics.precision_recall(real, fake),
-            metrics.two_sample_accuracy(real[:50], fake),
+            metrics.one_nn_accuracy(real[:50], fake),
         )
         return counts, torch.cat([found.distances, own.distances])
 
     counts, distances = everything()
-    monkeypatch.setattr(metrics, "QUERIES", rows)
-    monkeypatch.setattr(metrics, "REFERENCES", columns)
+    monkeypatch.setattr(metrics, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(metrics, "BLOCK_COLUMNS", columns)
     in_blocks = everything()
     assert in_blocks[0] == counts
     torch.testing.assert_close(in_blocks[1], distances, rtol=1e-14, atol=0)  # another shape, other rounding
@@ -355,7 +355,7 @@ def test_wide_rows_are_compared_a_few_at_a_time(monkeypatch, normal, as_bytes):
             (40 * rows + 128).clamp(0, 255).to(torch.uint8) for rows in (queries, references)
         )
     whole = metrics.nearest(queries, references), metrics.precision_recall(queries, references)
-    monkeypatch.setattr(metrics, "NUMBERS", 2000)
+    monkeypatch.setattr(metrics, "MAX_BLOCK_INPUTS", 2000)
     with Largest() as seen:
         parts = metrics.nearest(queries, references), metrics.precision_recall(queries, references)
     assert seen.numbers <= 2500 < 20_000  # 4 rows of 500, and two columns more
@@ -377,7 +377,7 @@ def test_a_measure_does_not_depend_on_what_the_caller_has_set(digits, normal, rn
             metrics.kernel_distance(real, fake, subsets=3, subset_size=20, rng=rng(1)),
             metrics.precision_recall(real, fake),
             metrics.precision_recall(*images),
-            metrics.two_sample_accuracy(real, fake),
+            metrics.one_nn_accuracy(real, fake),
             metrics.chi2_distance(torch.tensor([1, 1], device="cpu"), torch.tensor([1, 3], device="cpu")),
         )
 
@@ -427,7 +427,7 @@ def test_classes_and_distances_on_a_device_without_float64_are_compared_on_the_c
         one.double()
     assert metrics.chi2_distance(one, two) == pytest.approx(1 / 15, rel=1e-12)
     near, usual = (torch.tensor(values).as_subclass(OnMps) for values in ([1.0, 2.0, 3.0], [2.0, 4.0]))
-    assert metrics.compare_distances(near, usual) == metrics.Copying(1, 2 / 3)
+    assert metrics.compare_distances(near, usual) == metrics.Memorization(1, 2 / 3)
 
 
 def test_references_in_parts_give_what_they_give_at_once(digits, rng):
@@ -454,17 +454,17 @@ def test_the_error_of_a_neighbour_is_that_of_sklearn(mnist_mini, rng):
     assert 0.02 < expected < 0.3
 
 
-# --- copying
+# --- memorization
 
 
 def test_copies_have_a_ratio_of_0_and_a_share_of_1(digits):
     held_out, train = digits
-    assert metrics.copying(train[:200], train, held_out) == metrics.Copying(0, 1)
+    assert metrics.memorization(train[:200], train, held_out) == metrics.Memorization(0, 1)
 
 
 def test_held_out_images_are_no_copies_of_the_training_set(normal):
     train, held_out, fake = (normal(2000, 6, seed=seed) for seed in range(3))
-    found = metrics.copying(fake, train, held_out)
+    found = metrics.memorization(fake, train, held_out)
     assert found.ratio == pytest.approx(1, abs=0.05)
     assert found.share == pytest.approx(0.01, abs=0.01)
 
@@ -472,13 +472,13 @@ def test_held_out_images_are_no_copies_of_the_training_set(normal):
 def test_the_share_is_of_those_as_near_as_the_nearest_hundredth():
     held_out = torch.arange(1, 301).double().flip(0)
     found = metrics.compare_distances(torch.tensor([1.0, 2.9, 3.0, 3.1, 301.0]), held_out)
-    assert found == metrics.Copying(3 / 150, 3 / 5)
+    assert found == metrics.Memorization(3 / 150, 3 / 5)
 
 
 def test_a_ratio_over_nothing_is_infinite_and_1_for_copies():
     nothing = torch.zeros(5)
-    assert metrics.compare_distances(torch.ones(3), nothing) == metrics.Copying(float("inf"), 0)
-    assert metrics.compare_distances(torch.zeros(3), nothing) == metrics.Copying(1, 1)
+    assert metrics.compare_distances(torch.ones(3), nothing) == metrics.Memorization(float("inf"), 0)
+    assert metrics.compare_distances(torch.zeros(3), nothing) == metrics.Memorization(1, 1)
 
 
 # --- features
@@ -513,7 +513,7 @@ def test_features_are_those_of_the_classifier_in_eval_mode(digits):
 def test_parts_are_joined_in_their_order_and_there_is_one_copy(digits):
     images = digits[0]
     with Largest() as seen:
-        found = metrics.in_parts(lambda part: images[part] + 1, 300, 70)
+        found = metrics.map_batches(lambda rows: images[rows] + 1, 300, 70)
     assert torch.equal(found, images + 1)
     assert seen.numbers == images.numel()
 
@@ -529,7 +529,7 @@ SETS = {
     "frechet_distance": 2,
     "kernel_distance": 2,
     "precision_recall": 4,
-    "two_sample_accuracy": 2,
+    "one_nn_accuracy": 2,
     "nearest": 1,
 }
 of_two_sets = pytest.mark.parametrize("name", SETS)
@@ -555,7 +555,7 @@ def test_numbers_that_are_not_finite_are_refused(name, value, normal):
 
 @of_two_sets
 def test_sets_of_two_widths_or_two_kinds_are_refused(name, normal):
-    with pytest.raises(ValueError, match="equally wide, got 3 and 4 numbers"):
+    with pytest.raises(ValueError, match="rows of the same length, got 3 and 4"):
         getattr(metrics, name)(normal(20, 3), normal(20, 4))
     with pytest.raises(ValueError, match="is torch.float32 and .* torch.uint8"):
         getattr(metrics, name)(normal(20, 3), torch.zeros(20, 3, dtype=torch.uint8))
@@ -573,7 +573,7 @@ def test_numbers_out_of_range_are_refused(normal):
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         metrics.precision_recall(points, points, k=0)
     with pytest.raises(ValueError, match="equally many, got 20 and 19"):
-        metrics.two_sample_accuracy(points, points[:19])
+        metrics.one_nn_accuracy(points, points[:19])
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         metrics.extract(Halves(), points, batch_size=0)
     with pytest.raises(ValueError, match="there are no images"):
@@ -587,7 +587,7 @@ def test_labels_and_histograms_that_cannot_be_are_refused(normal):
         metrics.class_histogram(torch.tensor([1, 4]), 4)
     with pytest.raises(ValueError, match="from 0 to 3, got none"):
         metrics.class_histogram(torch.tensor([], dtype=torch.int64), 4)
-    with pytest.raises(ValueError, match=r"one length, got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"same length, got \(2,\) and \(3,\)"):
         metrics.chi2_distance(torch.ones(2), torch.ones(3))
     for broken in ([0, 0], [-1, 2]):
         with pytest.raises(ValueError, match="counts of at least 0, not all 0, got"):

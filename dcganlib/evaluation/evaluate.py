@@ -1,14 +1,14 @@
-"""Measuring a run: its samples against real images, beside other real images against the same ones.
+"""Evaluate a run: compare its samples with real images, with held-out real images as the baseline.
 
-A measure alone says little, since each depends on the network of the features and on the counts. So each
-stands beside what real images get that no network drew, and beside what is ideal.
+A measure on its own says little, because it depends on the feature network and on the sample size. So each is
+reported next to the value that held-out real images get in place of the samples, and next to its ideal value.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,15 +20,19 @@ from tqdm.auto import tqdm
 
 import dcganlib
 from dcganlib import datasets, models, runs
-from dcganlib.config import Prior
+from dcganlib.config import MIN_SAMPLES, EvaluationConfig, Prior
 from dcganlib.evaluation import classifier, metrics
 from dcganlib.latents import sample_z
 from dcganlib.runtime import files, memory
 from dcganlib.runtime.device import pick_device
 
-LEAST = 10  # samples below which the measures mean nothing
-BATCH = 500  # images that are drawn at a time
-SEARCHED = 2000  # samples whose nearest training image is looked for: enough for a median and a hundredth
+CLASSIFIERS = {"mnist": "mnist", "mnist-mini": "mnist", "fashion-mnist": "fashion-mnist", "faces": "faces"}
+"""The classifier whose features are used for the runs on a dataset."""
+
+DRAW_BATCH_SIZE = 500  # images generated at a time
+INCEPTION_BATCH_SIZE = 50  # images that Inception takes at a time
+MAX_SEARCHED = 2000  # samples whose nearest training image is searched: enough for a median and a 1% quantile
+WORKING_MEMORY = 500_000_000  # bytes that a batch of images or a block of distances needs temporarily
 
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -36,25 +40,27 @@ INCEPTION = (
 )
 """Address of the weights of the Inception network."""
 
-INCEPTION_WIDTH = 2048  # of its features
+INCEPTION_WIDTH = 2048  # number of its features
 
 IDEAL = {
     "Fréchet distance": "0",
     "kernel distance": "0",
     "precision": "as real",
     "recall": "as real",
-    "two-sample accuracy": "0.5",
-    "two-sample accuracy, real": "0.5",
-    "two-sample accuracy, fake": "0.5",
+    "1-NN accuracy": "0.5",
+    "1-NN accuracy, real": "0.5",
+    "1-NN accuracy, fake": "0.5",
     "missing classes": "0",
     "classes, chi-squared": "0",
-    "copying in features, ratio": "1",
-    "copying in features, share": "0.01",
-    "copying in pixels, ratio": "1",
-    "copying in pixels, share": "0.01",
+    "memorization in features, ratio": "1",
+    "memorization in features, share": "0.01",
+    "memorization in pixels, ratio": "1",
+    "memorization in pixels, share": "0.01",
     "FID (Inception)": "0",
 }
-"""Every measure, in the order of the table, and what would be ideal; "as real" is what real images get."""
+"""Every measure with its ideal value, in table order; "as real" is the value of held-out real images."""
+
+SPACES = ("features", "pixels")  # in which nearest training images are searched
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,8 @@ class Measure:
     """One measure of a run.
 
     Attributes:
-        values: Of the samples, one for each draw.
-        real: Of other real images in their place, one for each draw.
+        values: Of the samples, one per repeat.
+        real: Of held-out real images in their place, one per repeat.
     """
 
     values: tuple[float, ...]
@@ -72,11 +78,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many images show one class, or have one attribute, as the classifier sees it.
+    """Number of images that show one class or have one attribute, according to the classifier.
 
     Attributes:
-        samples: Of the samples, one number for each draw.
-        training: Of as many training images.
+        samples: Among the samples, one number per repeat.
+        training: Among as many training images.
     """
 
     samples: tuple[int, ...]
@@ -85,24 +91,24 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a run, and how.
+    """The result of an evaluation.
 
     Attributes:
-        run: Its folder, or the name of a stored one.
-        data: Its set.
+        run: The run's folder, or the name of a pretrained one.
+        data: Its dataset.
         generator: "ema", or "last step".
-        batch_norm: Which statistics its batch norms drew the samples with.
-        network: Whose features were compared; "none" for the pixels themselves.
-        samples: How many were drawn each time, and compared with as many training images.
-        real_samples: How many held-out images were compared with as many training images.
-        searched: How many samples, and as many held-out images, were looked for among all training images.
-        train, held_out: How many training images there are, and how many were held out.
-        held_out_are: Where these come from.
-        seeds: One for each draw.
+        batch_norm: Which statistics the generator's batch norms used.
+        network: The network whose features were compared; "none" for raw pixels.
+        samples: Samples per repeat, compared with as many training images.
+        real_samples: Held-out images per repeat, compared with as many training images.
+        searched: Samples, and as many held-out images, whose nearest training image was searched.
+        train, held_out: Number of training images and of held-out images.
+        held_out_source: Where the held-out images come from.
+        seeds: One per repeat.
         measures: By name, in the order of ``IDEAL``.
         classes: By name; empty without a classifier.
-        notes: What a reader should know.
-        file: Where it was written.
+        notes: Remarks for the reader of the result.
+        file: Where the result was written.
     """
 
     run: str
@@ -115,7 +121,7 @@ class Evaluation:
     searched: int
     train: int
     held_out: int
-    held_out_are: str
+    held_out_source: str
     seeds: tuple[int, ...]
     measures: dict[str, Measure]
     classes: dict[str, ClassCounts]
@@ -123,31 +129,32 @@ class Evaluation:
     file: Path
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values that JSON can hold, with the means and the command that measures them again."""
+        """Plain values for JSON, with the means and the command that repeats the evaluation."""
         command = f"dcganlib evaluate {self.run} --samples {self.samples} --repeats {len(self.seeds)}"
         command += f" --seed {self.seeds[0]}"
         content = {"version": dcganlib.__version__, "command": command, **asdict(self)}
         del content["file"]
-        for name, found in content["measures"].items():
-            found |= {"mean": _mean(found["values"]), "real_mean": _mean(found["real"]), "ideal": IDEAL[name]}
+        for name, entry in content["measures"].items():
+            entry |= {"mean": _mean(entry["values"]), "real_mean": _mean(entry["real"]), "ideal": IDEAL[name]}
         return content
 
     def as_table(self) -> str:
-        """As text: a heading, a line for each measure, the notes."""
-        drawn, real = f"{self.samples:,}", f"{self.real_samples:,}"
+        """Text for a terminal: a heading, one line per measure, the notes."""
+        samples, real = f"{self.samples:,}", f"{self.real_samples:,}"
         heading = [
-            f"samples:  {drawn} of {self.run}, against {drawn} training images",
+            f"samples:  {samples} of {self.run}, compared with {samples} training images",
             f"weights:  {self.generator}; batch norm: {self.batch_norm}",
-            f"real:     {real} held-out images of {self.data}, {self.held_out_are}, against {real} training "
-            "images",
-            f"copying:  {self.searched:,} samples, and as many held-out images, among all {self.train:,}",
+            f"real:     {real} held-out images of {self.data}, {self.held_out_source}, compared with {real} "
+            "training images",
+            f"nearest:  training images of {self.searched:,} samples and as many held-out images, among all "
+            f"{self.train:,}",
             f"features: {self.network}",
-            f"seeds:    {', '.join(map(str, self.seeds))}; the mean and the range of these draws",
+            f"seeds:    {', '.join(map(str, self.seeds))}; each measure with its mean and range",
         ]
         rows: list[tuple[str, ...]] = [("measure", "samples", "range", "real", "range", "ideal")]
-        for name, found in self.measures.items():
-            sides = [cell for values in (found.values, found.real) for cell in _cells(values)]
-            rows.append((name, *sides, IDEAL[name]))
+        for name, measure in self.measures.items():
+            cells = [cell for values in (measure.values, measure.real) for cell in _mean_and_range(values)]
+            rows.append((name, *cells, IDEAL[name]))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
@@ -156,8 +163,8 @@ class Evaluation:
 
 
 @contextmanager
-def _own_settings() -> Iterator[None]:
-    """Take back what the caller may have set for all tensors: a default device, gradients, autocast."""
+def _default_modes() -> Iterator[None]:
+    """Undo modes that the caller may have set: a default device, gradients, autocast."""
     with (
         torch.device("cpu"),
         torch.no_grad(),
@@ -167,101 +174,76 @@ def _own_settings() -> Iterator[None]:
         yield
 
 
-@_own_settings()
+@_default_modes()
 def evaluate(
     run: str | Path,
+    config: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (frozen)
     *,
-    samples: int = 10_000,
-    repeats: int = 3,
-    seed: int = 0,
-    data: str | Path | None = None,
+    out: str | Path | None = None,
     root: str | Path | None = None,
     device: str = "auto",
-    out: str | Path | None = None,
-    ema: bool = True,
-    inception: bool = False,
 ) -> Evaluation:
     """Measure a run's samples, several times, and write the result as JSON.
 
-    Each draw compares new samples with new training images; held-out images take the samples' place in turn.
-    Sets without a test split are cut in two at random: training images, and held-out ones, which the run
-    was trained on too. A conditional generator is told labels drawn with the training set's class shares,
-    independently of the images that its samples are compared with.
+    Each repeat compares new samples with a new choice of training images; held-out images are compared with
+    training images in the same way. A dataset without a test split is cut into two random halves, training
+    images and held-out ones; the run was trained on both. The labels of a conditional generator's samples are
+    drawn with the class shares of the training set, independently of the images that they are compared with.
 
     Args:
-        run: A run's folder, or the name of a stored one.
-        samples: How many are drawn each time; no more than there are training images.
-        repeats: How often.
-        seed: Of the first draw; the others follow it.
-        data: Where the run's images are now, if they were moved.
-        root: Folder of the sets, as ``datasets.load`` takes it.
-        device: As ``device.pick_device`` takes it.
-        out: File to write; ``evaluation.json`` in the run's folder if absent, and for a stored run
-            ``evaluation-NAME.json`` in the current one.
-        ema: Take the averaged weights, where there are some; else those of the last step.
-        inception: Measure the FID too, which needs torch-fidelity, its weights, and colour images.
+        run: A run's folder, or the name of a pretrained one.
+        config: What to measure, and how often.
+        out: File to write. By default ``evaluation.json`` in the run's folder, or ``evaluation-NAME.json`` in
+            the current folder for a pretrained run.
+        root: Folder of the datasets, as in ``datasets.load``.
+        device: As in ``device.pick_device``.
 
     Returns:
         The measures, as they were written.
 
     Raises:
-        ValueError, FileNotFoundError: The run, its data or a number are not as they should be. All is
-            checked before any measure is made.
-        ModuleNotFoundError: Inception is asked for, and torch-fidelity is missing.
+        ValueError, FileNotFoundError: The run or its data cannot be used. Raised before anything is measured.
+        ModuleNotFoundError: ``config.inception`` is set and torch-fidelity is missing.
         MemoryError: The samples would not fit into memory.
-        OSError: Nothing can be written there.
+        OSError: The file cannot be written.
     """
-    for label, value, least in (("samples", samples, LEAST), ("repeats", repeats, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{label} must be at least {least}, got {value}")
-    found, settings = runs.read(run), runs.moved(runs.read_config(run), data)
-    file = result_file(run, out)
-    if file.is_dir() or not files.writable(file.parent):
-        raise PermissionError(f"{file} cannot be written: name another file with --out")
-    generator = found.ema_generator if ema and found.ema_generator is not None else found.generator
-    if not ema and found.generator is found.ema_generator:
-        raise ValueError(f"{run} keeps its averaged weights alone: leave out --no-ema")
+    found, settings = runs.read(run), runs.moved(runs.read_config(run), config.data)
+    file = _checked_file(run, out)
+    sampler, weights = _sampler(found, config.ema, settings.train.prior)
     place = pick_device(device)
-    observer = _inception(settings.channels).to(place) if inception else None
-    network, notes = _classifier(settings, place)
-    train, held_out, held_out_are = _sets(settings, root, seed)
-    count, real_count = min(samples, len(train)), min(samples, len(train), len(held_out))
-    if real_count < LEAST:
-        raise ValueError(
-            f"{settings.data} is too small to measure: {real_count} images of {LEAST} are held out"
+    embedder, notes = _embedder(settings, config.inception, place)
+    study = _study(sampler, embedder, _split(settings, root, config.seed), config.samples)
+    if study.samples < config.samples:
+        notes.append(
+            f"The dataset has only {len(study.train):,} training images, so no more samples were drawn."
         )
-    if count < samples:
-        notes.append(f"There are {len(train):,} training images, so no more samples were drawn.")
-    seeds = tuple(range(seed, seed + repeats))
-    subject = _Subject(generator.to(place), settings.train.prior, network, observer)
-    _refuse_too_many(subject, count, (train.images, held_out), place)
-    labels = train.labels if generator.num_classes else None
-    images = train.images.to(place), held_out.to(place)
-    measures, classes = _measure(subject, *images, labels, count, real_count, seeds)
+    _check_memory(study, place)
+    seeds = tuple(range(config.seed, config.seed + config.repeats))
+    measures, classes = _measure(study.to(place), seeds)
     result = Evaluation(
-        str(run),
-        settings.data,
-        "ema" if generator is found.ema_generator else "last step",
-        _batch_norm(generator),
-        _described(network, settings.data),
-        count,
-        real_count,
-        min(real_count, SEARCHED),
-        len(train),
-        len(held_out),
-        held_out_are,
-        seeds,
-        measures,
-        classes,
-        tuple(notes),
-        file,
+        run=str(run),
+        data=settings.data,
+        generator=weights,
+        batch_norm=_batch_norm(sampler.generator),
+        network=_describe(embedder.network, settings.data),
+        samples=study.samples,
+        real_samples=study.real_samples,
+        searched=study.searched,
+        train=len(study.train),
+        held_out=len(study.held_out),
+        held_out_source=study.held_out_source,
+        seeds=seeds,
+        measures=measures,
+        classes=classes,
+        notes=tuple(notes),
+        file=file,
     )
     files.write_text(file, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
     return result
 
 
 def is_our_result(path: Path) -> bool:
-    """Whether a file is one that ``evaluate`` wrote."""
+    """Whether ``evaluate`` wrote a file, in this or an older version."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -270,10 +252,10 @@ def is_our_result(path: Path) -> bool:
 
 
 def result_file(run: str | Path, out: str | Path | None = None) -> Path:
-    """Where ``evaluate`` writes.
+    """The file that ``evaluate`` writes.
 
     Args:
-        run, out: As ``evaluate`` takes them.
+        run, out: As in ``evaluate``.
 
     Raises:
         FileNotFoundError: There is no such run.
@@ -281,220 +263,318 @@ def result_file(run: str | Path, out: str | Path | None = None) -> Path:
     if out:
         return files.expand_user(out)
     folder = runs.find(run)
-    stored = folder.parent == runs.PRETRAINED
-    return Path(f"evaluation-{folder.name}.json") if stored else folder / "evaluation.json"
+    pretrained = folder.parent == runs.PRETRAINED
+    return Path(f"evaluation-{folder.name}.json") if pretrained else folder / "evaluation.json"
 
 
 def draw(generator: models.Generator, z: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Draw many images, a few at a time, as the bytes of an image file, which take a quarter of the room.
+    """Generate many images in batches, as bytes, which take a quarter of the memory of floats.
 
     Args:
         generator: On any device, in any mode.
         z: Latents of shape (N, latent_dim).
-        labels: int64 of shape (N,), of a conditional generator.
+        labels: int64 of shape (N,), for a conditional generator.
 
     Returns:
         uint8 of shape (N, C, H, W), on the generator's device.
 
     Raises:
-        ValueError: As ``models.generate`` does.
+        ValueError: As in ``models.generate``.
     """
 
-    def work(part: slice) -> Tensor:
-        told = None if labels is None else labels[part]
-        return datasets.to_uint8(models.generate(generator, z[part], told))
+    def generate(rows: slice) -> Tensor:
+        batch_labels = None if labels is None else labels[rows]
+        return datasets.to_uint8(models.generate(generator, z[rows], batch_labels))
 
-    return metrics.in_parts(work, len(z), BATCH)
+    return metrics.map_batches(generate, len(z), DRAW_BATCH_SIZE)
 
 
-Seen = dict[str, Tensor]  # a row for each image: its pixels, and what networks see in it
-VIEWS = ("features", "pixels")  # in which copies are looked for
-WORK = 500_000_000  # bytes that a batch of images or a block of distances takes in passing
+Features = dict[str, Tensor]  # a row per image: its pixels, and the outputs of the networks
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """What draws the samples, and what looks at images."""
+class _Sampler:
+    """A generator, and the law of its latents."""
 
     generator: models.Generator
     prior: Prior
+
+
+@dataclass(frozen=True)
+class _Embedder:
+    """The networks that turn images into features."""
+
     network: classifier.Classifier | None
     inception: nn.Module | None
 
     @property
+    def space(self) -> str:
+        """In which two sets of images are compared: pixels only if there is no classifier."""
+        return "pixels" if self.network is None else "features"
+
+    @property
     def compared(self) -> tuple[str, ...]:
-        """What of ``see`` the measures of two sets compare: pixels only where there is nothing better."""
+        """The features that ``_compare`` needs."""
         own = ("pixels",) if self.network is None else ("features", "labels")
         return own if self.inception is None else (*own, "Inception")
 
-    def see(self, images: Tensor) -> Seen:
-        seen = {"pixels": images}
+    @property
+    def width(self) -> int:
+        """Numbers per image, without pixels."""
+        width = 0 if self.network is None else self.network.widths[-1]
+        return width if self.inception is None else width + INCEPTION_WIDTH
+
+    def embed(self, images: Tensor) -> Features:
+        """Features of uint8 images (N, C, H, W)."""
+        features = {"pixels": images}
         if self.network is not None:
-            seen["features"] = metrics.extract(self.network, images)
-            seen["labels"] = self.network.answers(self.network.head(seen["features"]))
+            features["features"] = metrics.extract(self.network, images)
+            features["labels"] = self.network.predictions(self.network.head(features["features"]))
         if self.inception is not None:
-            seen["Inception"] = metrics.extract(self.inception, images, batch_size=50)
-        return seen
+            features["Inception"] = metrics.extract(self.inception, images, batch_size=INCEPTION_BATCH_SIZE)
+        return features
 
 
-def _measure(
-    subject: _Subject,
-    train: Tensor,
-    held_out: Tensor,
-    labels: Tensor | None,
-    count: int,
-    real_count: int,
-    seeds: Sequence[int],
-) -> tuple[dict[str, Measure], dict[str, ClassCounts]]:
-    """All measures by name, over all draws."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in IDEAL}
-    counts = []
+@dataclass(frozen=True)
+class _Split:
+    """Training and held-out images, uint8 (N, C, H, W); the labels belong to the training images."""
+
+    train: Tensor
+    labels: Tensor | None
+    held_out: Tensor
+    source: str
+
+
+@dataclass(frozen=True)
+class _Study:
+    """All that the repeats of an evaluation share."""
+
+    sampler: _Sampler
+    embedder: _Embedder
+    train: Tensor
+    labels: Tensor | None
+    held_out: Tensor
+    held_out_source: str
+    samples: int
+    real_samples: int
+
+    @property
+    def searched(self) -> int:
+        return min(self.real_samples, MAX_SEARCHED)
+
+    def to(self, place: torch.device) -> _Study:
+        """The same with the generator and the images on a device."""
+        self.sampler.generator.to(place)
+        return replace(self, train=self.train.to(place), held_out=self.held_out.to(place))
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """The measures of one repeat, for the samples and the baseline, and the class counts of both sets."""
+
+    measures: dict[str, float]
+    baseline: dict[str, float]
+    counts: tuple[Tensor, Tensor] | None
+
+
+def _checked_file(run: str | Path, out: str | Path | None) -> Path:
+    file = result_file(run, out)
+    if file.is_dir() or not files.writable(file.parent):
+        raise PermissionError(f"{file} cannot be written: name another file with --out")
+    return file
+
+
+def _sampler(run: runs.Run, ema: bool, prior: Prior) -> tuple[_Sampler, str]:
+    """The generator to measure, and which of the run's weights it has."""
+    generator = run.ema_generator if ema and run.ema_generator is not None else run.generator
+    is_ema = generator is run.ema_generator
+    if is_ema and not ema:
+        raise ValueError(f"{run.folder} has only averaged weights: leave out --no-ema")
+    return _Sampler(generator, prior), "ema" if is_ema else "last step"
+
+
+def _study(sampler: _Sampler, embedder: _Embedder, split: _Split, samples: int) -> _Study:
+    count = min(samples, len(split.train))
+    real_count = min(count, len(split.held_out))
+    if real_count < MIN_SAMPLES:
+        raise ValueError(
+            f"the dataset is too small to measure: {real_count} images are held out, {MIN_SAMPLES} are needed"
+        )
+    images = split.train, split.labels if sampler.generator.num_classes else None, split.held_out
+    return _Study(sampler, embedder, *images, split.source, count, real_count)
+
+
+@contextmanager
+def _stage(bar: Any, label: str) -> Iterator[None]:
+    """One step of a progress bar."""
+    bar.set_postfix_str(label)
+    yield
+    bar.update()
+
+
+def _measure(study: _Study, seeds: Sequence[int]) -> tuple[dict[str, Measure], dict[str, ClassCounts]]:
+    """All measures and class counts by name, over all repeats."""
     with tqdm(total=2 + 6 * len(seeds), unit="step") as bar:
-
-        def step(label: str, work: Callable[..., Any], *arguments: Any) -> Any:
-            bar.set_postfix_str(label)
-            result = work(*arguments)
-            bar.update()
-            return result
-
-        known = step("looking at training images", subject.see, train)
-        new = step("looking at held-out images", subject.see, held_out)
-        for seed in seeds:
-            rng = torch.Generator().manual_seed(seed)
-            z = sample_z(count, subject.generator.latent_dim, prior=subject.prior, rng=rng)
-            chosen, others = (torch.randperm(len(images), generator=rng) for images in (train, held_out))
-            told = None if labels is None else _draw_labels(labels, count, rng)
-            fake = step("looking at samples", subject.see, step("drawing", draw, subject.generator, z, told))
-            real = _pick(known, chosen[:count], subject.compared)
-            ours = step("comparing samples", _compare, subject, real, fake, rng)
-            few, own = torch.arange(min(real_count, SEARCHED)), others[: min(real_count, SEARCHED)]
-            near = step("nearest to samples", _nearest, _pick(fake, few, VIEWS), known)
-            usual = step("nearest to held-out images", _nearest, _pick(new, own, VIEWS), known)
-            ours |= _copying(near, usual)
-            pair = [
-                _pick(seen, order[:real_count], subject.compared)
-                for seen, order in ((known, chosen), (new, others))
-            ]
-            theirs = step("comparing real images", _compare, subject, *pair, rng)
-            theirs |= _copying(*(_pick(usual, half, VIEWS) for half in few.chunk(2)))
-            for name, value in ours.items():
-                found[name].append((value, theirs[name]))
-            if subject.network is not None:
-                counts.append((_count(subject.network, fake), _count(subject.network, real)))
-    measures = {name: Measure(*zip(*pairs, strict=True)) for name, pairs in found.items() if pairs}
-    names = () if subject.network is None else subject.network.names
-    sides = zip(*(torch.stack(side, 1).tolist() for side in zip(*counts, strict=True)), strict=True)
-    classes = {name: ClassCounts(*map(tuple, pair)) for name, pair in zip(names, sides, strict=False)}
+        with _stage(bar, "features of training images"):
+            train = study.embedder.embed(study.train)
+        with _stage(bar, "features of held-out images"):
+            held_out = study.embedder.embed(study.held_out)
+        repeats = [_measure_once(study, train, held_out, seed, bar) for seed in seeds]
+    measures = {
+        name: Measure(
+            tuple(repeat.measures[name] for repeat in repeats),
+            tuple(repeat.baseline[name] for repeat in repeats),
+        )
+        for name in IDEAL
+        if name in repeats[0].measures
+    }
+    if study.embedder.network is None:
+        return measures, {}
+    counts = torch.stack([torch.stack(repeat.counts) for repeat in repeats if repeat.counts is not None])
+    names = study.embedder.network.names
+    classes = {
+        name: ClassCounts(*map(tuple, counts[:, :, index].T.tolist())) for index, name in enumerate(names)
+    }
     return measures, classes
 
 
-def _draw_labels(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Draw labels with the class shares of the training set.
+def _measure_once(study: _Study, train: Features, held_out: Features, seed: int, bar: Any) -> _Repeat:
+    """One repeat, from features of the training and of the held-out images."""
+    embedder, generator = study.embedder, study.sampler.generator
+    rng = torch.Generator().manual_seed(seed)
+    z = sample_z(study.samples, generator.latent_dim, prior=study.sampler.prior, rng=rng)
+    train_order = torch.randperm(len(study.train), generator=rng)
+    held_out_order = torch.randperm(len(study.held_out), generator=rng)
+    labels = None if study.labels is None else _draw_labels(study.labels, study.samples, rng)
+    with _stage(bar, "generating samples"):
+        images = draw(generator, z, labels)
+    with _stage(bar, "features of samples"):
+        fake = embedder.embed(images)
+    with _stage(bar, "comparing samples"):
+        real = _select(train, train_order[: study.samples], embedder.compared)
+        measures = _compare(embedder, real, fake, rng)
+    with _stage(bar, "nearest to samples"):
+        fake_distances = _nearest_distances(fake, torch.arange(study.searched), train)
+    with _stage(bar, "nearest to held-out images"):
+        real_distances = _nearest_distances(held_out, held_out_order[: study.searched], train)
+    with _stage(bar, "comparing held-out images"):
+        few = study.real_samples
+        real_few = _select(train, train_order[:few], embedder.compared)
+        baseline = _compare(
+            embedder, real_few, _select(held_out, held_out_order[:few], embedder.compared), rng
+        )
+    measures |= _memorization(fake_distances, real_distances)
+    halves = torch.arange(study.searched).chunk(2)
+    baseline |= _memorization(*(_select(real_distances, half, SPACES) for half in halves))
+    network = embedder.network
+    counts = None if network is None else (_count(network, fake["labels"]), _count(network, real["labels"]))
+    return _Repeat(measures, baseline, counts)
 
-    They are independent of the reference images. With the labels of these very images the class counts of
-    samples and reference would match by construction, closer than those of any two sets of real images do.
+
+def _draw_labels(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """Draw labels with the class shares of the training set, independently of the reference images.
+
+    With the labels of the reference images themselves, the class counts of samples and reference would match
+    by construction, closer than those of any two sets of real images.
     """
     return labels[torch.randint(len(labels), (count,), generator=rng)]
 
 
-def _pick(seen: Seen, chosen: Tensor, names: Sequence[str]) -> Seen:
-    """Some images, of what was seen the named part."""
-    return {name: seen[name][chosen.to(seen[name].device)] for name in names if name in seen}
+def _select(features: Features, chosen: Tensor, names: Sequence[str]) -> Features:
+    """The named features of some images."""
+    return {name: features[name][chosen.to(features[name].device)] for name in names if name in features}
 
 
-def _compare(subject: _Subject, real: Seen, fake: Seen, rng: torch.Generator) -> dict[str, float]:
-    """All measures but copying, of samples or of real images in their place."""
+def _compare(embedder: _Embedder, real: Features, fake: Features, rng: torch.Generator) -> dict[str, float]:
+    """All measures of two sets; those of memorization need the whole training set."""
     found: dict[str, float] = {}
-    view = "pixels" if subject.network is None else "features"
-    if subject.network is not None:  # pixels are nowhere near normally distributed
-        found["Fréchet distance"] = metrics.frechet_distance(real[view], fake[view])
-        size = min(1000, len(real[view]))
-        found["kernel distance"] = metrics.kernel_distance(real[view], fake[view], subset_size=size, rng=rng)
-        counts, expected = (_count(subject.network, seen) for seen in (fake, real))
-        found["missing classes"] = float(len(metrics.missing_classes(counts[: subject.network.outputs])))
+    real_rows, fake_rows = real[embedder.space], fake[embedder.space]
+    network = embedder.network
+    if network is not None:  # pixels are far from normally distributed
+        found["Fréchet distance"] = metrics.frechet_distance(real_rows, fake_rows)
+        size = min(1000, len(real_rows))
+        found["kernel distance"] = metrics.kernel_distance(real_rows, fake_rows, subset_size=size, rng=rng)
+        counts, expected = (_count(network, features["labels"]) for features in (fake, real))
+        found["missing classes"] = float(len(metrics.missing_classes(counts[: network.outputs])))
         found["classes, chi-squared"] = metrics.chi2_distance(counts, expected)
-    found["precision"], found["recall"] = metrics.precision_recall(real[view], fake[view])
-    told = metrics.two_sample_accuracy(real[view], fake[view])
-    found["two-sample accuracy"] = told.accuracy
-    found["two-sample accuracy, real"], found["two-sample accuracy, fake"] = told.on_real, told.on_fake
-    if subject.inception is not None:
+    found["precision"], found["recall"] = metrics.precision_recall(real_rows, fake_rows)
+    one_nn = metrics.one_nn_accuracy(real_rows, fake_rows)
+    found["1-NN accuracy"] = one_nn.accuracy
+    found["1-NN accuracy, real"], found["1-NN accuracy, fake"] = one_nn.on_real, one_nn.on_fake
+    if embedder.inception is not None:
         found["FID (Inception)"] = metrics.frechet_distance(real["Inception"], fake["Inception"])
     return found
 
 
-def _nearest(queries: Seen, train: Seen) -> Seen:
-    """Distances to the nearest training image, in features and in pixels."""
-    views = [view for view in VIEWS if view in train]
-    return {view: metrics.nearest(queries[view], train[view]).distances for view in views}
+def _nearest_distances(queries: Features, chosen: Tensor, train: Features) -> Features:
+    """Distances of some images to their nearest training image, by space."""
+    selected = _select(queries, chosen, SPACES)
+    return {space: metrics.nearest(rows, train[space]).distances for space, rows in selected.items()}
 
 
-def _copying(near: Seen, usual: Seen) -> dict[str, float]:
-    found = {view: metrics.compare_distances(near[view], usual[view]) for view in near}
-    ratios = {f"copying in {view}, ratio": copying.ratio for view, copying in found.items()}
-    return ratios | {f"copying in {view}, share": copying.share for view, copying in found.items()}
+def _memorization(fake: Features, real: Features) -> dict[str, float]:
+    """Measures of memorization, from the distances of samples and of held-out images by space."""
+    found = {space: metrics.compare_distances(fake[space], real[space]) for space in fake}
+    ratios = {f"memorization in {space}, ratio": both.ratio for space, both in found.items()}
+    return ratios | {f"memorization in {space}, share": both.share for space, both in found.items()}
 
 
-def _count(network: classifier.Classifier, seen: Seen) -> Tensor:
-    """How many show each class; or how many have each attribute, then how many have it not."""
-    labels = seen["labels"]
+def _count(network: classifier.Classifier, labels: Tensor) -> Tensor:
+    """Images per class; or images with each attribute, then images without each attribute."""
     if network.multilabel:
         return torch.cat([labels.sum(0), (~labels).sum(0)])
     return metrics.class_histogram(labels, network.outputs)
 
 
-def _sets(
-    settings: runs.RunConfig, root: str | Path | None, seed: int
-) -> tuple[datasets.ImageDataset, Tensor, str]:
-    """The training set, the held-out images, and where these come from."""
+def _split(settings: runs.RunConfig, root: str | Path | None, seed: int) -> _Split:
+    """A run's training images, and images to hold against them."""
     train = runs.load_data(settings, root)
-    entry = datasets.find_entry(settings.data)
-    if "test" in entry.splits:
-        held_out = {
-            "split": "test",
-            "max_images": settings.max_images if entry.max_images_before_split else None,
-        }
-        return train, runs.load_data(settings, root, **held_out).images, "its test split"
+    if "test" in datasets.SPLITS.get(settings.data, ()):
+        # "faces" takes one max_images for all splits together.
+        limit = settings.max_images if settings.data == "faces" else None
+        held_out = runs.load_data(settings, root, split="test", max_images=limit)
+        return _Split(train.images, train.labels, held_out.images, "its test split")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     kept, out = order[len(train) // 2 :], order[: len(train) // 2]
     labels = None if train.labels is None else train.labels[kept]
-    where = "a random half of its images, though the run was trained on them too"
-    return replace(train, images=train.images[kept], labels=labels), train.images[out], where
+    source = "a random half of its images, on which the run was trained too"
+    return _Split(train.images[kept], labels, train.images[out], source)
 
 
-def _classifier(
-    settings: runs.RunConfig, place: torch.device
-) -> tuple[classifier.Classifier | None, list[str]]:
-    """The classifier for a run's images, or none and why."""
-    name = datasets.find_entry(settings.data).classifier
+def _embedder(settings: runs.RunConfig, inception: bool, place: torch.device) -> tuple[_Embedder, list[str]]:
+    """The networks for a run's images on a device, and a note if there is no classifier."""
+    inception_network = _inception(settings.channels).to(place) if inception else None
+    name = CLASSIFIERS.get(settings.data)
     if name is None:
         reason = f"there is no classifier for {settings.data}"
     else:
         network = classifier.load(name)
         if (network.channels, network.image_size) == (settings.channels, settings.image_size):
-            return network.to(place), []
-        own = f"{network.channels} x {network.image_size} x {network.image_size}"
-        reason = f"the classifier {name} looks at images of {own}, not {settings.channels} x "
+            return _Embedder(network.to(place), inception_network), []
+        expected = f"{network.channels} x {network.image_size} x {network.image_size}"
+        reason = f"the classifier {name} takes images of {expected}, not {settings.channels} x "
         reason += f"{settings.image_size} x {settings.image_size}"
-    return None, [f"Only pixels are compared, with no distances of features and no classes: {reason}."]
+    note = f"Only pixels were compared, without feature distances and class counts: {reason}."
+    return _Embedder(None, inception_network), [note]
 
 
 class _Inception(nn.Module):
-    """The network of the FID, as what ``metrics.extract`` takes."""
+    """The feature network of the FID, for ``metrics.extract``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def features(self, images: Tensor) -> Tensor:
-        found: Tensor = self.network(datasets.to_uint8(images))
-        return found
+        features: Tensor = self.network(datasets.to_uint8(images))
+        return features
 
 
 def _inception(channels: int) -> _Inception:
-    """Load Inception, or say at once what is missing."""
+    """Load Inception; raise at once if something is missing."""
     if channels != 3:
         raise ValueError(
-            f"Inception looks at colour images, the run's have {channels} channel: no --inception"
+            f"Inception takes colour images, the run's have {channels} channel: leave out --inception"
         )
     if importlib.util.find_spec("torch_fidelity") is None:
         raise ModuleNotFoundError(
@@ -503,44 +583,43 @@ def _inception(channels: int) -> _Inception:
     weights = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION.rsplit("/", 1)[1]
     if not weights.is_file():
         raise FileNotFoundError(
-            f"--inception needs the file {weights}, which is not there: get it from {INCEPTION}"
+            f"--inception needs the file {weights}, which is missing: download it from {INCEPTION}"
         )
     from torchmetrics.image.fid import NoTrainInceptionV3  # here, because it takes seconds to import
 
     return _Inception(NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"]))
 
 
-def _refuse_too_many(subject: _Subject, count: int, sets: Sequence[Tensor], place: torch.device) -> None:
-    """Refuse samples that do not fit into memory, before any is drawn."""
+def _check_memory(study: _Study, place: torch.device) -> None:
+    """Refuse samples that do not fit into memory, before any are generated."""
     available = memory.free_memory(place)
-    width = 0 if subject.network is None else subject.network.widths[-1]
-    width += 0 if subject.inception is None else INCEPTION_WIDTH
-    needed = count * sets[0][0].numel() + 4 * width * (count + sum(map(len, sets))) + WORK
+    count, rows = study.samples, study.samples + len(study.train) + len(study.held_out)
+    needed = count * study.train[0].numel() + 4 * study.embedder.width * rows + WORKING_MEMORY
     if available is not None and needed > available:
         raise MemoryError(
-            f"{count:,} samples take {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: ask "
-            "for fewer --samples"
+            f"{count:,} samples take {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: use "
+            "fewer --samples"
         )
 
 
 def _batch_norm(generator: models.Generator) -> str:
-    """Which statistics the batch norms of a generator draw with. ``models.generate`` uses eval mode."""
+    """Which statistics a generator's batch norms use. ``models.generate`` draws in eval mode."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-    found = any(isinstance(module, kinds) for module in generator.modules())
-    return "the running statistics stored with these weights" if found else "none"
+    has_batch_norm = any(isinstance(module, kinds) for module in generator.modules())
+    return "the running statistics stored with these weights" if has_batch_norm else "none"
 
 
-def _described(network: classifier.Classifier | None, name: str) -> str:
+def _describe(network: classifier.Classifier | None, data: str) -> str:
     if network is None:
-        return "none, the pixels themselves"
-    right = network.about.get("test_accuracy")
-    known = "" if right is None else f", right on {right:.1%} of its test images"
-    return f"classifier {datasets.find_entry(name).classifier}{known}"
+        return "none, raw pixels"
+    accuracy = network.about.get("test_accuracy")
+    details = "" if accuracy is None else f", {accuracy:.1%} accurate on its test images"
+    return f"classifier {CLASSIFIERS[data]}{details}"
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _cells(values: Sequence[float]) -> tuple[str, str]:
+def _mean_and_range(values: Sequence[float]) -> tuple[str, str]:
     return f"{_mean(values):.4g}", f"{min(values):.4g} to {max(values):.4g}"

@@ -1,10 +1,10 @@
-"""How good samples are, in numbers: distances between two sets of features, coverage, and copying.
+"""Measures of sample quality: distances between two sets of features, coverage and memorization.
 
-What is compared are rows of numbers: features of images (see ``extract``), or images as they are, which are
-flattened. Distances are made in blocks, so memory grows with the sets, not with their product. Between bytes
-they are exact, since sums of up to 1,024 products of whole numbers from -128 to 127 have no rounding in
-float32; between other numbers they are made in float64. None of these numbers is an "FID": that name stands
-for the features of one Inception network, and values from other features cannot be compared with it.
+Each measure compares rows of numbers: features of images (see ``extract``), or raw images, which are
+flattened. Distances are computed in blocks, so memory grows with the sets, not with their product. Between
+bytes they are exact, because float32 adds up to 1,024 products of whole numbers from -128 to 127 without
+rounding; other types use float64. None of these numbers is an "FID": that name is reserved for the features
+of one Inception network, and values from other features cannot be compared with it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from torch import Tensor, nn
 
 from dcganlib import datasets
 
-QUERIES, REFERENCES = 512, 2048  # rows and columns of a block of distances, which stays in the cache
-NUMBERS = 2**24  # in the rows that a block is made of, at most: 128 MB in float64
-WHOLE = 1024  # products of bytes that float32 adds up without rounding: 1024 * 128**2 = 2**24
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 2048  # of a block of distances, which fits into the cache
+MAX_BLOCK_INPUTS = 2**24  # numbers in the rows from which a block is computed: 128 MB in float64
+MAX_EXACT_TERMS = 1024  # products of bytes that float32 adds up without rounding: 1024 * 128**2 = 2**24
 
 
 @dataclass(frozen=True)
-class TwoSample:
-    """How well a nearest neighbour tells fake from real: 0.5 is ideal, 1 is apart, 0 is copied.
+class OneNNAccuracy:
+    """Leave-one-out accuracy of a 1-nearest-neighbour classifier that separates real from fake samples.
+
+    0.5 is ideal. At 1 the two sets lie apart; at 0 each fake sample is a copy of a real one.
 
     Attributes:
-        accuracy: Share of all samples whose nearest other sample is of their own kind.
-        on_real, on_fake: The same share among the real and among the fake samples alone.
+        accuracy: Share of all samples whose nearest other sample belongs to the same set.
+        on_real, on_fake: The same share among the real samples, and among the fake ones.
     """
 
     accuracy: float
@@ -53,14 +55,14 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Copying:
-    """Whether samples lie nearer to the training set than images do that were kept out of it.
+class Memorization:
+    """Whether samples lie nearer to the training set than held-out images do.
 
     Attributes:
         ratio: Median distance of the samples to their nearest training image over that of the held-out
             images; about 1 for new images of the same kind, 0 for copies.
-        share: Share of the samples as near to a training image as the nearest 1% of the held-out images;
-            about 0.01 for new images of the same kind, 1 for copies.
+        share: Share of the samples that lie as near to a training image as the nearest 1% of the held-out
+            images do; about 0.01 for new images of the same kind, 1 for copies.
     """
 
     ratio: float
@@ -69,12 +71,13 @@ class Copying:
 
 @torch.no_grad()
 def extract(classifier: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tensor:
-    """Turn images into a classifier's features.
+    """Compute a network's features of images.
 
     Args:
-        classifier: A network with a method ``features``, as ``classifier.load`` gives; its mode is restored.
-        images: uint8, or float32 in [-1, 1], (N, C, H, W), on any device.
-        batch_size: Images at a time.
+        classifier: A network with a method ``features``, such as one from ``classifier.load``. It runs in
+            eval mode; its mode is restored.
+        images: uint8, or float32 in [-1, 1], of shape (N, C, H, W), on any device.
+        batch_size: Images per batch.
 
     Returns:
         float32 of shape (N, D), on the classifier's device.
@@ -86,46 +89,46 @@ def extract(classifier: nn.Module, images: Tensor, *, batch_size: int = 500) -> 
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if len(images) == 0:
-        raise ValueError("there are no images in the set")
+        raise ValueError("there are no images in the dataset")
     device = next(classifier.parameters()).device
     was_training = classifier.training
     classifier.eval()
     try:
         features = cast("Callable[[Tensor], Tensor]", classifier.features)
 
-        def look(part: slice) -> Tensor:
-            batch = images[part].to(device)
+        def features_of(rows: slice) -> Tensor:
+            batch = images[rows].to(device)
             return features(datasets.to_float(batch) if batch.dtype == torch.uint8 else batch).float()
 
-        return in_parts(look, len(images), batch_size)
+        return map_batches(features_of, len(images), batch_size)
     finally:
         classifier.train(was_training)
 
 
-def in_parts(work: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
-    """Join the results of ``work`` on parts of ``count`` rows; there is never a second copy of them all.
+def map_batches(function: Callable[[slice], Tensor], count: int, batch_size: int) -> Tensor:
+    """Apply a function to ``count`` rows in batches, and join the results without a second copy of them.
 
     Args:
-        work: Takes the slice of a part; returns a row for each of its rows.
-        count: Rows in all, at least 1.
-        size: Rows of a part.
+        function: Takes the slice of a batch; returns one row for each of the batch's rows.
+        count: Number of rows, at least 1.
+        batch_size: Rows per batch.
 
     Returns:
-        All rows, in their order.
+        All result rows, in order.
     """
-    for part in _slices(count, size):
-        rows = work(part)
-        if part.start == 0:
+    for batch in _slices(count, batch_size):
+        rows = function(batch)
+        if batch.start == 0:
             joined = rows.new_empty(count, *rows.shape[1:])
-        joined[part] = rows
+        joined[batch] = rows
     return joined
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """Fréchet distance between the normal distributions that have the sets' means and covariances.
 
-    It depends on the network of the features and on the counts: fewer samples give a larger distance. Only
-    distances between sets of one size, on the same features, can be compared.
+    It depends on the feature network and on the sample sizes: fewer samples give a larger distance. Compare
+    only distances between sets of equal size, on the same features.
 
     Args:
         real: Features of shape (N, D), at least 2.
@@ -143,14 +146,14 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance  # here, because it takes seconds to import
 
     real, fake = _pair(2, real=real, fake=fake)
-    as_they_are = _Identity(real.shape[1])
-    centre = real.mean(0, dtype=torch.float64).cpu()  # shifting both changes nothing, and saves digits
+    identity = _Identity(real.shape[1])
+    centre = real.mean(0, dtype=torch.float64).cpu()  # shifting both sets changes nothing, and keeps digits
     with torch.device("cpu"):  # whatever the default is
-        metric = FrechetInceptionDistance(feature=as_they_are)
+        metric = FrechetInceptionDistance(feature=identity)
         for rows, is_real in ((real, True), (fake, False)):
             for part in rows.split(10_000):
                 metric.update(part.double().cpu() - centre, real=is_real)
-        return max(metric.compute().item(), 0.0)  # which rounding may have left below 0
+        return max(metric.compute().item(), 0.0)  # rounding may leave it below 0
 
 
 def kernel_distance(
@@ -163,14 +166,15 @@ def kernel_distance(
 ) -> float:
     """Squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, a mean over random subsets.
 
-    It has no bias: for two sets of one law it is 0 on average, and often a little below, at any count.
+    The estimate is unbiased: for two samples of the same distribution it is 0 on average at any sample size,
+    so it is often slightly negative.
 
     Args:
         real: Features of shape (N, D).
         fake: Features of shape (M, D).
-        subsets: How many pairs of subsets are drawn.
-        subset_size: Samples in each, from 2 to the size of the smaller set.
-        rng: Source of the subsets, on the CPU; torch's global one if absent.
+        subsets: Number of pairs of subsets.
+        subset_size: Samples per subset, from 2 to the size of the smaller set.
+        rng: Random source of the subsets, on the CPU; torch's global one by default.
 
     Returns:
         The mean over the subsets.
@@ -190,7 +194,7 @@ def kernel_distance(
     if not 2 <= subset_size <= fewer:
         raise ValueError(f"subset_size must be from 2 to {fewer}, the smaller set's size, got {subset_size}")
     seed = int(torch.randint(2**62, (), generator=rng, device="cpu"))
-    # It draws the subsets from the global source, on the default device.
+    # torchmetrics draws the subsets from the global source, on the default device.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
@@ -202,19 +206,19 @@ def kernel_distance(
 
 
 def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> tuple[float, float]:
-    """How much of the fakes is like real samples, and how much of the real the fakes cover.
+    """Share of fakes that look real (precision), and share of the real samples that fakes cover (recall).
 
-    A sample lies within the manifold of a set if it is as near to one of the set's samples as this one is to
-    its own k-th nearest neighbour in the set.
+    The manifold of a set is estimated by balls: one around each of its samples, which reaches to that
+    sample's k-th nearest neighbour in the set.
 
     Args:
-        real: Features of shape (N, D), more than k.
-        fake: Features of shape (M, D), more than k.
-        k: Neighbours that set the size of a ball.
+        real: Features of shape (N, D), N above k.
+        fake: Features of shape (M, D), M above k.
+        k: Which neighbour sets the radius of a ball.
 
     Returns:
         (precision, recall): the share of fakes within the manifold of the real samples, and the share of
-        real samples within that of the fakes.
+        real samples within the manifold of the fakes.
 
     Raises:
         ValueError: A set has no more than k samples or is not finite, k is below 1, or the widths differ.
@@ -234,15 +238,15 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = 3) -> tuple[float, 
     return inside_real.double().mean().item(), inside_fake.double().mean().item()
 
 
-def two_sample_accuracy(real: Tensor, fake: Tensor) -> TwoSample:
-    """Tell fake from real by the nearest other sample, leaving each one out in turn.
+def one_nn_accuracy(real: Tensor, fake: Tensor) -> OneNNAccuracy:
+    """Two-sample test: classify each sample as real or fake by its nearest other sample.
 
     Args:
-        real: Features of shape (N, D), at least 2.
-        fake: Features of shape (N, D), as many, since else 0.5 would not be ideal.
+        real: Features of shape (N, D), N at least 2.
+        fake: Features of shape (N, D). With sets of different size, 0.5 would not be ideal.
 
     Returns:
-        The shares told rightly. Of neighbours equally near the first counts, real before fake.
+        The accuracies. Among equally near neighbours the first counts, real before fake.
 
     Raises:
         ValueError: The sets differ in size or width, are too small, or are not finite.
@@ -254,52 +258,52 @@ def two_sample_accuracy(real: Tensor, fake: Tensor) -> TwoSample:
     if len(real) != len(fake):
         raise ValueError(f"real and fake must be equally many, got {len(real)} and {len(fake)}")
     pool = torch.cat([real, fake])
-    found_fake = nearest(pool, pool, skip_self=True).indices >= len(real)
-    on_real = 1 - found_fake[: len(real)].double().mean().item()
-    on_fake = found_fake[len(real) :].double().mean().item()
-    return TwoSample((on_real + on_fake) / 2, on_real, on_fake)
+    predicted_fake = nearest(pool, pool, skip_self=True).indices >= len(real)
+    on_real = 1 - predicted_fake[: len(real)].double().mean().item()
+    on_fake = predicted_fake[len(real) :].double().mean().item()
+    return OneNNAccuracy((on_real + on_fake) / 2, on_real, on_fake)
 
 
-def class_histogram(labels: Tensor, classes: int) -> Tensor:
+def class_histogram(labels: Tensor, num_classes: int) -> Tensor:
     """Count the samples of each class.
 
     Args:
-        labels: int64 of shape (N,), from 0 to ``classes`` - 1.
-        classes: How many there are.
+        labels: int64 of shape (N,), from 0 to ``num_classes`` - 1.
+        num_classes: Number of classes.
 
     Returns:
-        int64 of shape (classes,).
+        int64 of shape (num_classes,).
 
     Raises:
         ValueError: A label is out of range, or there are none.
     """
-    if labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < classes:
-        said = f"from {labels.min()} to {labels.max()}" if labels.numel() else "none"
-        raise ValueError(f"labels must be from 0 to {classes - 1}, got {said}")
-    return torch.bincount(labels.flatten(), minlength=classes)
+    if labels.numel() == 0 or not 0 <= labels.min() <= labels.max() < num_classes:
+        actual = f"from {labels.min()} to {labels.max()}" if labels.numel() else "none"
+        raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {actual}")
+    return torch.bincount(labels.flatten(), minlength=num_classes)
 
 
 def missing_classes(counts: Tensor) -> list[int]:
-    """Which classes have no sample, given the counts of all."""
+    """Classes without a sample, given the counts of all classes."""
     return (counts == 0).nonzero().flatten().tolist()
 
 
 def chi2_distance(counts: Tensor, expected: Tensor) -> float:
-    """Symmetric chi-squared distance between two histograms, as shares p and q.
+    """Symmetric chi-squared distance between two histograms, each normalised to shares p and q.
 
     Args:
-        counts: Shape (classes,), none below 0.
-        expected: Shape (classes,), none below 0.
+        counts: Shape (num_classes,), none below 0.
+        expected: Shape (num_classes,), none below 0.
 
     Returns:
-        The sum of (p - q)^2 / (p + q), halved: 0 for the same shares, 1 where no class is in both.
+        Half the sum of (p - q)^2 / (p + q): 0 for equal shares, 1 if no class occurs in both.
 
     Raises:
         ValueError: The lengths differ, a count is below 0, or a histogram is empty.
     """
     if counts.shape != expected.shape or counts.dim() != 1:
         raise ValueError(
-            f"histograms must be of one length, got {tuple(counts.shape)} and {tuple(expected.shape)}"
+            f"histograms must have the same length, got {tuple(counts.shape)} and {tuple(expected.shape)}"
         )
     for values in (counts, expected):
         if (values < 0).any() or not 0 < values.sum() < torch.inf:
@@ -316,30 +320,30 @@ def nearest(queries: Tensor, references: Tensor, *, skip_self: bool = False) -> 
     Args:
         queries: Shape (N, ...), bytes or floats; flattened.
         references: Shape (M, ...), of the same kind.
-        skip_self: The two are one set, and nothing is its own neighbour.
+        skip_self: ``queries`` and ``references`` are the same set; no row counts as its own neighbour.
 
     Returns:
-        Distances and indices; a copy is at a distance of exactly 0.
+        Distances and indices. The distance of a copy is exactly 0.
 
     Raises:
         ValueError: There are none, they are not finite, or they differ in width or kind.
     """
-    found = NearestNeighbour(queries)
+    search = NearestNeighbour(queries)
     references = _rows(1 + skip_self, references=references)
-    found._update(references, torch.arange(len(references), device=references.device), skip_self)
-    return Nearest(found.distances, found.labels)
+    search._update(references, torch.arange(len(references), device=references.device), skip_self)
+    return Nearest(search.distances, search.labels)
 
 
-def copying(fake: Tensor, train: Tensor, held_out: Tensor) -> Copying:
+def memorization(fake: Tensor, train: Tensor, held_out: Tensor) -> Memorization:
     """Compare how near samples and held-out images lie to the training set.
 
     Args:
-        fake: Images or features, shape (N, ...).
-        train: What the network was trained on, shape (M, ...).
-        held_out: Of the same kind, and not trained on, shape (K, ...).
+        fake: Images or features of the samples, shape (N, ...).
+        train: The same of the training images, shape (M, ...).
+        held_out: The same of real images that were not trained on, shape (K, ...).
 
     Returns:
-        The comparison; see ``compare_distances``.
+        The comparison, see ``compare_distances``.
 
     Raises:
         ValueError: As ``nearest`` does.
@@ -347,7 +351,7 @@ def copying(fake: Tensor, train: Tensor, held_out: Tensor) -> Copying:
     return compare_distances(nearest(fake, train).distances, nearest(held_out, train).distances)
 
 
-def compare_distances(fake: Tensor, held_out: Tensor) -> Copying:
+def compare_distances(fake: Tensor, held_out: Tensor) -> Memorization:
     """Compare distances to the nearest training image, of samples and of held-out images.
 
     Args:
@@ -355,8 +359,8 @@ def compare_distances(fake: Tensor, held_out: Tensor) -> Copying:
         held_out: Distances of the held-out images, shape (K,).
 
     Returns:
-        Ratio and share. Where half of the held-out images are in the training set too, the ratio is infinite,
-        or 1 if half of the samples are as well.
+        Ratio and share. If at least half of the held-out images are in the training set too, the ratio is
+        infinite, or 1 if at least half of the samples are there as well.
 
     Raises:
         ValueError: There are none.
@@ -364,14 +368,14 @@ def compare_distances(fake: Tensor, held_out: Tensor) -> Copying:
     for name, values in (("fake", fake), ("held_out", held_out)):
         if values.numel() == 0:
             raise ValueError(f"{name} must be at least 1, got 0")
-    middle, usual = fake.median().item(), held_out.median().item()
-    ratio = middle / usual if usual else (1.0 if middle == 0 else torch.inf)
+    fake_median, real_median = fake.median().item(), held_out.median().item()
+    ratio = fake_median / real_median if real_median else (1.0 if fake_median == 0 else torch.inf)
     threshold = held_out.sort().values[(len(held_out) - 1) // 100]
-    return Copying(ratio, (fake <= threshold).cpu().double().mean().item())
+    return Memorization(ratio, (fake <= threshold).cpu().double().mean().item())
 
 
 class NearestNeighbour:
-    """The nearest reference of each query, where the references come in parts and are too many to keep.
+    """The nearest reference of each query, for references that arrive in batches and are not kept.
 
     Args:
         queries: Shape (N, ...), bytes or floats; flattened.
@@ -396,7 +400,7 @@ class NearestNeighbour:
         return self._squared.sqrt()
 
     def update(self, references: Tensor, labels: Tensor) -> None:
-        """Look through more references.
+        """Compare the queries with more references.
 
         Args:
             references: Shape (M, ...), of the same kind as the queries.
@@ -433,7 +437,9 @@ class NearestNeighbour:
                 squared.diagonal(rows.start - columns.start).fill_(torch.inf)
             chosen = squared.argmin(1)
             exact = squared.gather(1, chosen[:, None])[:, 0]
-            if self._queries.dtype != torch.uint8:  # the product's rounding would leave a copy beside 0
+            if (
+                self._queries.dtype != torch.uint8
+            ):  # rounding of the product would give copies a distance above 0
                 pairs = self._queries[rows].double() - references[columns][chosen].double()
                 exact = torch.where(exact == torch.inf, exact, pairs.square().sum(1))
             nearer = exact < self._squared[rows]
@@ -442,7 +448,7 @@ class NearestNeighbour:
 
 
 class _Identity(nn.Identity):
-    """What torchmetrics takes for a network that gives features: these are the input itself."""
+    """A feature network for torchmetrics whose features are its input."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -452,7 +458,7 @@ class _Identity(nn.Identity):
 def _radii(rows: Tensor, k: int) -> Tensor:
     """Squared distance of each row to its k-th nearest other row."""
     smallest = torch.full((len(rows), k + 1), torch.inf, dtype=torch.float64, device=rows.device)
-    for block, _, squared in _blocks(rows, rows):  # each row finds itself too, at 0
+    for block, _, squared in _blocks(rows, rows):  # each row is its own neighbour too, at 0
         candidates = torch.cat(
             [smallest[block], squared.topk(min(k + 1, squared.shape[1]), largest=False)[0]], 1
         )
@@ -461,21 +467,23 @@ def _radii(rows: Tensor, k: int) -> Tensor:
 
 
 def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Squared distances between the rows of two sets, float64, a block at a time: (rows, columns, block)."""
-    of_blocks: Callable[[Tensor, Tensor], Tensor] = _squared_bytes
+    """Yield the squared distances between the rows of two sets in blocks, float64: (rows, columns, block)."""
+    block_distances: Callable[[Tensor, Tensor], Tensor] = _squared_bytes
     if a.is_floating_point():
-        of_blocks = partial(_squared_floats, centre=a.mean(0, keepdim=True, dtype=torch.float64))
-    height, width = (max(1, min(most, NUMBERS // a.shape[1])) for most in (QUERIES, REFERENCES))
+        block_distances = partial(_squared_floats, centre=a.mean(0, keepdim=True, dtype=torch.float64))
+    height, width = (
+        max(1, min(most, MAX_BLOCK_INPUTS // a.shape[1])) for most in (BLOCK_ROWS, BLOCK_COLUMNS)
+    )
     for rows in _slices(len(a), height):
         for columns in _slices(len(b), width):
-            yield rows, columns, of_blocks(a[rows], b[columns])
+            yield rows, columns, block_distances(a[rows], b[columns])
 
 
 def _squared_bytes(a: Tensor, b: Tensor) -> Tensor:
-    a, b = a.float() - 128, b.float() - 128  # whole numbers, and so is all that follows
+    a, b = a.float() - 128, b.float() - 128  # whole numbers, as are all results below
     squared = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
     with torch.autocast(a.device.type, enabled=False):  # which would round the products
-        for part in _slices(a.shape[1], WHOLE):
+        for part in _slices(a.shape[1], MAX_EXACT_TERMS):
             squared.sub_(a[:, part] @ b[:, part].T, alpha=2)
     return squared
 
@@ -483,10 +491,10 @@ def _squared_bytes(a: Tensor, b: Tensor) -> Tensor:
 def _squared_floats(a: Tensor, b: Tensor, centre: Tensor) -> Tensor:
     """|a|^2 + |b|^2 - 2 a.b as one product, with the squares as two more columns.
 
-    The squares are taken as smaller by more than the rounding, and what falls below 0 is cut, so that copies
-    lie at 0 and within a ball of radius 0.
+    The squares are reduced by more than the rounding error, and negative results are set to 0. So copies have
+    a distance of 0, and lie within a ball of radius 0.
     """
-    a, b = a.double() - centre, b.double() - centre  # nearer to 0 there are more digits
+    a, b = a.double() - centre, b.double() - centre  # numbers near 0 have more digits
     a_squares, b_squares = (rows.square().sum(1, keepdim=True).mul_(1 - 1e-13) for rows in (a, b))
     left = torch.cat([a, a_squares, torch.ones_like(a_squares)], 1)
     right = torch.cat([-2 * b, torch.ones_like(b_squares), b_squares], 1)
@@ -498,14 +506,14 @@ def _slices(length: int, step: int) -> Iterator[slice]:
 
 
 def _pair(least: int, **sets: Tensor) -> tuple[Tensor, Tensor]:
-    """Two sets, checked, as rows on one device."""
+    """Two sets as checked rows on one device."""
     first, second = (_rows(least, **{name: rows}) for name, rows in sets.items())
     _check_alike(**dict(zip(sets, (first, second), strict=True)))
     return first, second.to(first.device)
 
 
 def _rows(least: int, **named: Tensor) -> Tensor:
-    """A set as rows of numbers, refused if it is too small or not finite."""
+    """A set as rows of numbers; a set that is too small or not finite is refused."""
     ((name, values),) = named.items()
     if values.dim() < 2 or len(values) < least or values.numel() == 0:
         raise ValueError(
@@ -524,7 +532,7 @@ def _check_alike(**sets: Tensor) -> None:
     (one, first), (other, second) = sets.items()
     if first.shape[1] != second.shape[1]:
         raise ValueError(
-            f"{one} and {other} must be equally wide, got {first.shape[1]} and {second.shape[1]} numbers"
+            f"{one} and {other} must have rows of the same length, got {first.shape[1]} and {second.shape[1]}"
         )
     if (first.dtype == torch.uint8) != (second.dtype == torch.uint8):
         raise ValueError(

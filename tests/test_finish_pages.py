@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def inline(frames):
-    """A picture in the address of an image: one frame, or a film of several."""
+    """A picture in the address of an image: one frame, or an animation of several."""
     buffer = io.BytesIO()
     frames[0].save(
         buffer, "webp", lossless=True, save_all=len(frames) > 1, append_images=frames[1:], duration=100
@@ -38,11 +38,11 @@ def test_a_picture_in_the_page_becomes_a_file_of_the_same_bytes(tmp_path):
     assert (tmp_path / name).read_bytes() == base64.b64decode(address.split(",")[1])
 
 
-def test_a_film_rests_on_its_last_frame(tmp_path):
-    page = f'<img class="dark-light" alt="a film" width="24" src="{inline([RED, RED, BLUE])}">'
+def test_an_animation_rests_on_its_last_frame(tmp_path):
+    page = f'<img class="dark-light" alt="an animation" width="24" src="{inline([RED, RED, BLUE])}">'
     page = finish_pages.with_picture_files(page, tmp_path, "i")
     still, moving = re.findall(
-        r'<img class="film-\w+ dark-light" alt="a film" width="24" src="i/([^"]+)">', page
+        r'<img class="animation-\w+ dark-light" alt="an animation" width="24" src="i/([^"]+)">', page
     )
     with Image.open(tmp_path / still) as image:
         assert image.convert("RGB").getpixel((5, 5)) == (0, 0, 255)
@@ -58,8 +58,8 @@ def test_a_film_rests_on_its_last_frame(tmp_path):
         ('<img alt="x" src="red.png" />', '<img alt="x" src="red.png" width="12" height="8" loading="lazy">'),
         ('<img width="24" src="red.png">', '<img width="24" src="red.png" height="16" loading="lazy">'),
         (
-            '<img class="film-still" src="red.png">',
-            '<img class="film-still" src="red.png" width="12" height="8">',
+            '<img class="animation-still" src="red.png">',
+            '<img class="animation-still" src="red.png" width="12" height="8">',
         ),
         ('<img src="gone.png">', '<img src="gone.png">'),
         ('<img src="https://example.org/red.png">', '<img src="https://example.org/red.png">'),

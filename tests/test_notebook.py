@@ -1,4 +1,4 @@
-"""What the chapters show with: source and films as outputs of a cell."""
+"""What the chapters show with: source and animations as outputs of a cell."""
 
 import ast
 import base64
@@ -56,34 +56,34 @@ def test_what_has_no_source_is_refused():
 
 
 @pytest.fixture
-def film(tmp_path):
+def animation(tmp_path):
     def make(suffix):
-        return animate([torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)], tmp_path / f"film{suffix}")
+        return animate([torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)], tmp_path / f"animation{suffix}")
 
     return make
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
-def test_show_animation_carries_the_film_in_itself(film, suffix, tmp_path):
-    path = film(suffix)
-    shown = show_animation(str(path), 'a "film" & more', width=200)._repr_html_()
+def test_show_animation_carries_the_animation_in_itself(animation, suffix, tmp_path):
+    path = animation(suffix)
+    shown = show_animation(str(path), 'a "animation" & more', width=200)._repr_html_()
     kind, content = re.search(r'src="data:image/(\w+);base64,([^"]+)"', shown).groups()
     assert kind == suffix[1:]
     assert base64.b64decode(content) == path.read_bytes()
-    assert 'alt="a &quot;film&quot; &amp; more"' in shown
+    assert 'alt="a &quot;animation&quot; &amp; more"' in shown
     assert 'width="200"' in shown
     with Image.open(path) as picture:
         assert picture.n_frames == 2
 
 
-def test_a_film_needs_a_description_and_the_right_kind(film, tmp_path):
-    path = film(".gif")
+def test_an_animation_needs_a_description_and_the_right_kind(animation, tmp_path):
+    path = animation(".gif")
     with pytest.raises(ValueError, match="alt"):
         show_animation(path, "  ")
-    with pytest.raises(ValueError, match=r"'film\.mp4'"):
-        show_animation(tmp_path / "film.mp4", "a film")
+    with pytest.raises(ValueError, match=r"'animation\.mp4'"):
+        show_animation(tmp_path / "animation.mp4", "an animation")
     with pytest.raises(FileNotFoundError):
-        show_animation(tmp_path / "none.gif", "a film")
+        show_animation(tmp_path / "none.gif", "an animation")
 
 
 def greys(*levels):

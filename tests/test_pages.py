@@ -222,11 +222,11 @@ def test_no_printed_table_is_wider_than_the_page(desk):
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-def test_a_film_stops_and_starts_by_its_button_and_rests_for_who_wants_no_motion(visit, motion):
+def test_an_animation_stops_and_starts_by_its_button_and_rests_for_who_wants_no_motion(visit, motion):
     path = next(path for path in CHAPTERS if path.name.startswith("01"))
     tab = visit(path, reduced_motion=motion)
-    film, button = tab.locator(".film").first, tab.locator(".animation-button").first
-    moving, still = film.locator(".animation-moving"), film.locator(".animation-still")
+    animation, button = tab.locator(".animation").first, tab.locator(".animation-button").first
+    moving, still = animation.locator(".animation-moving"), animation.locator(".animation-still")
     plays = motion == "no-preference"
     for _ in range(2):
         assert (moving.is_visible(), still.is_visible()) == (plays, not plays)
@@ -241,10 +241,10 @@ def test_a_film_stops_and_starts_by_its_button_and_rests_for_who_wants_no_motion
 
 
 def test_no_moving_picture_is_without_a_button(desk):
-    films = desk.evaluate("""() => [...document.querySelectorAll(".bd-article img")]
+    animations = desk.evaluate("""() => [...document.querySelectorAll(".bd-article img")]
         .filter((image) => /\\.(webp|gif)$/.test(image.src) && !image.closest("[data-texts]"))
-        .map((image) => image.closest(".film") !== null)""")
-    assert all(films)
+        .map((image) => image.closest(".animation") !== null)""")
+    assert all(animations)
     assert desk.evaluate("""document.querySelectorAll("img[src^='data:']").length""") == 0
 
 

@@ -207,10 +207,10 @@ def test_a_saved_history_is_the_picture_that_plot_history_draws(tmp_path):
 def test_files_are_written_whatever_backend_the_environment_asks_for(tmp_path, backend):
     code = (
         "import sys, torch\n"
-        "from dcganlib import plot\n"
+        "from dcganlib.viz import plot\n"
         "row = dict(step=1, epoch=1, d_loss=1, g_loss=1, d_real=0.5, d_fake=0.5)\n"
         "plot.save_history([row], 'losses.png')\n"
-        "plot.animate([torch.zeros(1, 1, 8, 8)], 'film.gif')\n"
+        "plot.animate([torch.zeros(1, 1, 8, 8)], 'animation.gif')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     environment = {**os.environ, "MPLBACKEND": backend}
@@ -218,63 +218,63 @@ def test_files_are_written_whatever_backend_the_environment_asks_for(tmp_path, b
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("MPLBACKEND is 'unheard-of'" in done.stderr) == (backend == "unheard-of")
-    assert sorted(os.listdir(tmp_path)) == ["film.gif", "losses.png"]
+    assert sorted(os.listdir(tmp_path)) == ["animation.gif", "losses.png"]
 
 
-# Films
+# Animations
 
 
-def read_film(path):
+def read_animation(path):
     """Greys and durations of all frames."""
-    with Image.open(path) as film:
+    with Image.open(path) as animation:
         greys, durations = [], []
-        for index in range(film.n_frames):
-            film.seek(index)
-            greys.append(np.asarray(film.convert("L")))
-            durations.append(film.info["duration"])
-        return greys, durations, film.info["loop"]
+        for index in range(animation.n_frames):
+            animation.seek(index)
+            greys.append(np.asarray(animation.convert("L")))
+            durations.append(animation.info["duration"])
+        return greys, durations, animation.info["loop"]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
-def test_a_film_shows_each_frame_for_its_time_and_the_last_one_longer(tmp_path, suffix):
+def test_an_animation_shows_each_frame_for_its_time_and_the_last_one_longer(tmp_path, suffix):
     frames = [plain_images(grey, grey, size=(8, 8)) for grey in (0, 80, 160, 240)]
-    path = animate(frames, str(tmp_path / f"film{suffix}"), columns=2, fps=5, hold=3)
-    assert path == tmp_path / f"film{suffix}"
-    greys, durations, loop = read_film(path)
+    path = animate(frames, str(tmp_path / f"animation{suffix}"), columns=2, fps=5, hold=3)
+    assert path == tmp_path / f"animation{suffix}"
+    greys, durations, loop = read_animation(path)
     assert durations == [200, 200, 200, 3000]
     assert loop == 0  # for ever
     for found, frame in zip(greys, frames, strict=True):
         np.testing.assert_allclose(found, np.asarray(grid_image(frame, columns=2)), atol=8)
 
 
-def test_a_film_takes_finished_pictures_and_floats(tmp_path):
+def test_an_animation_takes_finished_pictures_and_floats(tmp_path):
     frames = [grid_image(plain_images(10, size=(8, 8))), to_float(plain_images(200, size=(8, 8)))]
-    greys, durations, _ = read_film(animate(iter(frames), tmp_path / "film.gif"))
+    greys, durations, _ = read_animation(animate(iter(frames), tmp_path / "animation.gif"))
     assert [int(grey.mean()) for grey in greys] == [10, 200]
     assert durations == [120, 2000]  # 125 ms in the hundredths of a second that GIF knows
 
 
 def test_the_last_frame_is_never_shorter_than_the_others(tmp_path):
     frames = [plain_images(grey, size=(8, 8)) for grey in (0, 255)]
-    _, durations, _ = read_film(animate(frames, tmp_path / "film.gif", fps=0.5, hold=0))
+    _, durations, _ = read_animation(animate(frames, tmp_path / "animation.gif", fps=0.5, hold=0))
     assert durations == [2000, 2000]
 
 
-def test_a_film_of_one_frame_is_a_picture(tmp_path):
-    with Image.open(animate([plain_images(77, size=(8, 8))], tmp_path / "film.gif")) as film:
-        assert film.n_frames == 1
-        assert film.convert("L").getpixel((0, 0)) == 77
+def test_an_animation_of_one_frame_is_a_picture(tmp_path):
+    with Image.open(animate([plain_images(77, size=(8, 8))], tmp_path / "animation.gif")) as animation:
+        assert animation.n_frames == 1
+        assert animation.convert("L").getpixel((0, 0)) == 77
 
 
 @pytest.mark.parametrize(
     ("name", "frames", "fps", "words"),
     [
-        ("film.mp4", [plain_images(1)], 8, r"\.gif or \.webp, got 'film\.mp4'"),
-        ("film.gif", [], 8, "no frames"),
-        ("film.gif", [plain_images(1)], 0, "fps must be above 0, got 0"),
+        ("animation.mp4", [plain_images(1)], 8, r"\.gif or \.webp, got 'animation\.mp4'"),
+        ("animation.gif", [], 8, "no frames"),
+        ("animation.gif", [plain_images(1)], 0, "fps must be above 0, got 0"),
     ],
 )
-def test_a_film_that_cannot_be_is_refused_and_the_old_one_kept(tmp_path, name, frames, fps, words):
+def test_an_animation_that_cannot_be_is_refused_and_the_old_one_kept(tmp_path, name, frames, fps, words):
     (tmp_path / name).write_text("old", encoding="utf-8")
     with pytest.raises(ValueError, match=words):
         animate(frames, tmp_path / name, fps=fps)
@@ -386,7 +386,7 @@ def test_live_lets_the_records_through_and_says_so_where_there_is_no_notebook(mo
     if place == "no IPython":
         monkeypatch.setitem(sys.modules, "IPython", None)
     found = records(3)
-    with pytest.warns(UserWarning, match="in a notebook alone: nothing is drawn here"):
+    with pytest.warns(UserWarning, match="only in a notebook: nothing is drawn here"):
         assert list(live(found, lambda: 1 / 0, every=1)) == found
 
 

@@ -5,7 +5,7 @@ Loaded by ``_config.yml``. After the build every page is read once and written b
 - one viewport, no script of a service that the book does not use, and no script twice;
 - the roles that make lists and tables right for screen readers;
 - pictures as files of their own, fetched as they come into view, with their size so that nothing jumps;
-- each film with its last frame as a still, for readers who want no motion and for print;
+- each animation with its last frame as a still, for readers who want no motion and for print;
 - a hanging indent for long lines of source and output, so that a wrapped line keeps its place;
 - what a word means, on each link into the glossary.
 
@@ -79,7 +79,7 @@ def _as_lines(match: re.Match[str]) -> str:
 
 
 def with_picture_files(page: str, folder: Path, address: str) -> str:
-    """Move pictures that a page carries in itself into files; give films a still.
+    """Move pictures that a page carries in itself into files; give animations a still.
 
     Args:
         page: The page.
@@ -101,10 +101,10 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
             image.convert("RGB").save(folder / f"{name}-still.png")
         still = f'<img {attributes} src="{address}/{name}-still.png">'
         return (
-            '<div class="film">'
-            + still.replace('class="', 'class="film-still ', 1)
-            + picture.replace('class="', 'class="film-moving ', 1)
-            + '<button type="button" class="film-button btn btn-sm" hidden>Pause</button></div>'
+            '<div class="animation">'
+            + still.replace('class="', 'class="animation-still ', 1)
+            + picture.replace('class="', 'class="animation-moving ', 1)
+            + '<button type="button" class="animation-button btn btn-sm" hidden>Pause</button></div>'
         )
 
     return _INLINE_PICTURE.sub(moved, page)
@@ -132,7 +132,7 @@ def with_picture_sizes(page: str, folder: Path) -> str:
         given = re.search(r'\bwidth="(\d+)"', attributes)
         if given:
             shape = f' height="{round(int(given[1]) * high / wide)}"'
-        lazy = "" if "film-still" in attributes else ' loading="lazy"'  # print shows it, seen or not
+        lazy = "" if "animation-still" in attributes else ' loading="lazy"'  # print shows it, seen or not
         return f"<img {attributes}{shape}{lazy}>"
 
     return _PICTURE.sub(sized, page)

@@ -1,4 +1,4 @@
-// What the pages do beside the theme: scrolling that shows and can be reached, films that rest, drawers that close.
+// What the pages do beside the theme: scrolling that shows and can be reached, animations that rest, drawers that close.
 (() => {
   "use strict";
 
@@ -45,19 +45,19 @@
     });
   }
 
-  // --- Films: play and pause; at rest where the reader has asked for less motion ---------------------------
-  function prepareFilms() {
+  // --- Animations: play and pause; at rest where the reader has asked for less motion ---------------------------
+  function prepareAnimations() {
     const still = matchMedia("(prefers-reduced-motion: reduce)");
-    document.querySelectorAll(".film").forEach((film) => {
-      const button = film.querySelector(".film-button");
+    document.querySelectorAll(".animation").forEach((animation) => {
+      const button = animation.querySelector(".animation-button");
       const show = (playing) => {
-        film.classList.toggle("playing", playing);
-        film.classList.toggle("resting", !playing);
+        animation.classList.toggle("playing", playing);
+        animation.classList.toggle("resting", !playing);
         button.textContent = playing ? "Pause" : "Play";
-        button.setAttribute("aria-label", playing ? "Pause the film" : "Play the film");
+        button.setAttribute("aria-label", playing ? "Pause the animation" : "Play the animation");
       };
       button.hidden = false;
-      button.addEventListener("click", () => show(!film.classList.contains("playing")));
+      button.addEventListener("click", () => show(!animation.classList.contains("playing")));
       still.addEventListener("change", () => show(!still.matches));
       show(!still.matches);
     });
@@ -94,7 +94,7 @@
   }
 
   function start() {
-    prepareFilms();
+    prepareAnimations();
     addCloseButtons();
     watchWide();
     const typeset = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;

@@ -1,4 +1,4 @@
-"""Helpers for the chapters."""
+"""Outputs for the chapters: source code, animations, sliders and tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dcganlib.viz.plot import grid_image
 
-_WIDEST = 16_383  # pixels of a side, at most, in a WebP file
+_MAX_WEBP_SIDE = 16_383  # pixels
+_SLIDER_WIDTH = 480  # pixels on the page; narrower on a narrow page
 
-# What the slider of `show_slider` does in the browser: shift the strip of pictures, say where it is.
-_MOVE = (
+# The JavaScript of `show_slider`: it shifts the strip of pictures and updates the text.
+_ON_INPUT = (
     "const box = this.closest('[data-texts]'), texts = JSON.parse(box.dataset.texts);"
     "const text = texts[this.value];"
     "box.querySelector('img').style.transform = 'translateX(-' + 100 * this.value / texts.length + '%)';"
@@ -30,10 +31,10 @@ _MOVE = (
 
 
 def show_source(item: Any) -> Any:
-    """Show the source of a function or class of the library without its docstrings, as a notebook output.
+    """Show the source of a function or class without its docstrings, as a notebook output.
 
-    The text is read from the code that runs, so what the page shows is what the cell below it calls. The
-    docstrings are in the reference.
+    The text is read from the installed code, so a page shows the code that its cells call. The docstrings are
+    in the reference.
 
     Args:
         item: A function, class or module with Python source.
@@ -42,7 +43,7 @@ def show_source(item: Any) -> Any:
         An IPython Markdown object with the source in a fence.
 
     Raises:
-        TypeError: The item has no Python source, as a built-in.
+        TypeError: The item has no Python source, such as a built-in.
     """
     from IPython.display import Markdown  # only notebooks have it
 
@@ -68,27 +69,27 @@ def _without_docstrings(source: str) -> str:
 
 
 def show_animation(path: str | Path, alt: str, *, width: int = 360) -> Any:
-    """Show a film made by ``plot.animate``, as a notebook output that carries the film in itself.
+    """Show an animation from ``plot.animate``, as a notebook output with the file embedded in it.
 
     Args:
         path: The file, ending in .gif or .webp.
-        alt: What the film shows, for those who do not see it.
-        width: On the page, in pixels; narrower where the page is.
+        alt: Description for readers who cannot see the animation.
+        width: Width on the page in pixels; narrower on a narrow page.
 
     Returns:
-        An IPython HTML object with the film as an image.
+        An IPython HTML object with the animation as an image.
 
     Raises:
-        ValueError: The file is of another kind, or the description is empty.
+        ValueError: The file has another suffix, or the description is empty.
         FileNotFoundError: There is no such file.
     """
     from IPython.display import HTML  # only notebooks have it
 
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".webp"):
-        raise ValueError(f"a film ends in .gif or .webp, got {path.name!r}")
+        raise ValueError(f"an animation ends in .gif or .webp, got {path.name!r}")
     if not alt.strip():
-        raise ValueError("alt must say what the film shows, it is empty")
+        raise ValueError("alt must describe the animation, it is empty")
     content = base64.b64encode(path.read_bytes()).decode()
     source = f"data:image/{path.suffix.lower()[1:]};base64,{content}"
     described = f'class="dark-light" alt="{html.escape(alt)}" width="{width}" style="max-width: 100%"'
@@ -102,29 +103,28 @@ def show_slider(
     *,
     label: str = "position",
     columns: int = 8,
-    width: int = 480,
     start: int | None = None,
 ) -> Any:
-    """Show one picture of many, chosen with a slider, as a notebook output that needs no kernel.
+    """Show one of several pictures, selected with a slider, as a notebook output that needs no kernel.
 
-    The output carries all pictures in itself, side by side in one strip, and a few words of JavaScript that
-    shift it. Arrow keys move the slider. Where scripts may not run, the first picture shown stays.
+    The output contains all pictures, side by side in one strip, and a little JavaScript that shifts it. Arrow
+    keys move the slider. Without JavaScript, the picture of ``start`` is shown.
 
     Args:
-        frames: Batches of images (each drawn as a grid) or finished pictures, all of one size; at least 2.
-        texts: What to say beside the slider at each frame, such as its position; one for each.
-        alt: What the pictures show, for those who do not see them.
-        label: What the slider moves.
-        columns: Images in a row of the grid.
-        width: On the page, in pixels; narrower where the page is.
-        start: Frame to begin with, from 0; the middle one if absent.
+        frames: Batches of images (each drawn as a grid) or finished pictures, all of the same size; at
+            least 2.
+        texts: Text next to the slider for each frame, such as its position.
+        alt: Description for readers who cannot see the pictures.
+        label: Label of the slider.
+        columns: Images per row of the grid.
+        start: Frame to begin with, from 0; by default the middle one.
 
     Returns:
         An IPython HTML object.
 
     Raises:
-        ValueError: There are too few frames, they differ in size or are too wide together, their number is
-            not that of the texts, ``start`` is none of them, or the description is empty.
+        ValueError: There are fewer than 2 frames or not as many texts, the frames differ in size or are too
+            wide together, ``start`` is out of range, or the description is empty.
     """
     from IPython.display import HTML  # only notebooks have it
 
@@ -133,7 +133,7 @@ def show_slider(
             f"a slider needs at least 2 frames and a text for each, got {len(frames)} and {len(texts)}"
         )
     if not alt.strip():
-        raise ValueError("alt must say what the pictures show, it is empty")
+        raise ValueError("alt must describe the pictures, it is empty")
     start = len(frames) // 2 if start is None else start
     if not 0 <= start < len(frames):
         raise ValueError(f"start must be from 0 to {len(frames) - 1}, got {start}")
@@ -142,10 +142,12 @@ def show_slider(
     ]
     wide, high = pictures[0].size
     if {picture.size for picture in pictures} != {(wide, high)}:
-        raise ValueError(f"frames must have one size, got {sorted({picture.size for picture in pictures})}")
-    if wide * len(pictures) > _WIDEST:
         raise ValueError(
-            f"{len(pictures)} frames of {wide} pixels are wider than {_WIDEST} in all: take fewer"
+            f"frames must have the same size, got {sorted({picture.size for picture in pictures})}"
+        )
+    if wide * len(pictures) > _MAX_WEBP_SIDE:
+        raise ValueError(
+            f"{len(pictures)} frames of {wide} pixels are wider than {_MAX_WEBP_SIDE} together: use fewer"
         )
     strip = Image.new("RGB", (wide * len(pictures), high))
     for index, picture in enumerate(pictures):
@@ -160,36 +162,37 @@ def show_slider(
     )
     now, last = html.escape(texts[start]), len(pictures) - 1
     return HTML(
-        f'<div data-texts="{html.escape(json.dumps(list(texts)))}" style="max-width: {width}px">'
+        f'<div data-texts="{html.escape(json.dumps(list(texts)))}" style="max-width: {_SLIDER_WIDTH}px">'
         f'<div style="overflow: hidden"><img class="dark-light" alt="{html.escape(alt)}" style="{shown}" '
         f'src="{source}"></div>'
         '<label style="display: flex; flex-wrap: wrap; gap: 0.6em; align-items: center; margin-top: 0.4em">'
         f"<span>{html.escape(label)}</span>"
         f'<input type="range" min="0" max="{last}" value="{start}" aria-valuetext="{now}" '
-        f'style="flex: 1; min-width: 8em" oninput="{html.escape(_MOVE)}"><output>{now}</output></label></div>'
+        f'style="flex: 1; min-width: 8em" oninput="{html.escape(_ON_INPUT)}">'
+        f"<output>{now}</output></label></div>"
     )
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """Show a table, as a notebook output.
 
-    Cells that begin like a number are aligned at the right. The first column names the rows.
+    Columns with numbers are right-aligned. The first column holds the row headers.
 
     Args:
-        head: Names of the columns.
-        rows: For each row its cells, as many as there are columns; each is shown as ``str`` gives it.
+        head: Column headers.
+        rows: The cells of each row, one per column, shown as ``str(cell)``.
 
     Returns:
         An IPython HTML object.
 
     Raises:
-        ValueError: A row has another number of cells than there are columns.
+        ValueError: A row does not have one cell per column.
     """
     from IPython.display import HTML  # only notebooks have it
 
     for row in rows:
         if len(row) != len(head):
-            raise ValueError(f"each row must have {len(head)} cells, one for each column, got {list(row)}")
+            raise ValueError(f"each row must have {len(head)} cells, one per column, got {list(row)}")
     right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
 
     def cell(kind: str, value: Any, column: int) -> str:

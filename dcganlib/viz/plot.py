@@ -1,7 +1,7 @@
-"""Pictures: grids of samples, loss curves, animations, and a view that redraws while a run goes on.
+"""Grids of samples, loss curves, animations, and a live view of a running training.
 
-Images come in as the networks have them: float in [-1, 1], shape (N, C, H, W). uint8 sets are taken as well.
-What is written into a file needs no display: pyplot and its backend serve only new figures to be shown.
+Images have the format of the networks, float in [-1, 1] of shape (N, C, H, W), or are uint8. Functions that
+write files need no display: pyplot and its backend are used only for figures to be shown.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,29 +23,45 @@ from torch import Tensor
 
 from dcganlib.datasets import check_tensor, contact_sheet, to_uint8
 from dcganlib.runtime.files import write_atomically
-from dcganlib.train import StepMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LN2 = 0.6931471805599453
-HISTORY = (9, 3.2)  # inches of the figure of a history
+HISTORY_INCHES = (9, 3.2)  # size of the figure of a history
+LIVE_INCHES = (9, 5)  # size of the figure of ``live``
+LIVE_WINDOWS = 40  # of which one is the running mean in the curves of ``live``
+
+
+class StepRecord(Protocol):
+    """What the plots need of ``train.StepMetrics``."""
+
+    @property
+    def step(self) -> int:
+        """Number of the step, from 1."""
+
+    def as_dict(self) -> dict[str, float]:
+        """The metrics by name: "step", "d_loss", "g_loss", "d_real", "d_fake"."""
+
+
+Record = TypeVar("Record", bound=StepRecord)
+"""The type of the records that ``live`` takes and yields."""
 
 
 def grid_image(images: Tensor, *, columns: int = 8, gap: int = 2) -> Image.Image:
-    """Lay images out in rows, pixel for pixel.
+    """Arrange images in a grid, pixel for pixel.
 
     Args:
         images: Float in [-1, 1] or uint8, shape (N, 1 or 3, H, W).
-        columns: Images in a row.
-        gap: Pixels of mid grey between two images.
+        columns: Images per row.
+        gap: Width of the grey gap between images, in pixels.
 
     Returns:
         A grey or RGB picture.
 
     Raises:
-        ValueError: The images are no tensor, the shape is another, or there are no images.
+        ValueError: The images are no tensor, have another shape, or there are none.
     """
     check_tensor(images)
     if images.dim() != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
@@ -72,9 +88,9 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
 
     Args:
         images: Float in [-1, 1] or uint8, shape (N, 1 or 3, H, W).
-        columns: Images in a row.
-        ax: Where to draw; a new figure, sized to the grid, if absent.
-        title: Above the grid.
+        columns: Images per row.
+        ax: Axes to draw into; by default a new figure that fits the grid.
+        title: Title of the axes.
 
     Returns:
         The axes.
@@ -93,21 +109,21 @@ def show_grid(images: Tensor, *, columns: int = 8, ax: Axes | None = None, title
 
 
 def write_png(path: str | Path, strips: Iterable[Image.Image], size: tuple[int, int]) -> None:
-    """Write a grid that comes strip by strip, as a PNG with the mark of ``contact_sheet.save``.
+    """Write a grid strip by strip, as a PNG with the mark of ``image_folder.save_sheet``.
 
-    No more than one strip is held in memory.
+    Only one strip at a time is held in memory.
 
     Args:
-        path: File to write; an older one is replaced when the new one is complete.
-        strips: Grey or RGB pictures, to lie below each other; all as wide as the whole.
-        size: Width and height of the whole.
+        path: File to write. An existing file is replaced only once the new one is complete.
+        strips: Grey or RGB pictures from top to bottom, each as wide as the grid.
+        size: Width and height of the grid.
 
     Raises:
         ValueError: The strips do not add up to the size.
-        OSError: The file cannot be written; what was at ``path`` is still there.
+        OSError: The file cannot be written; an existing file is unchanged.
 
     Source:
-        W3C, Portable Network Graphics, third edition; each row by the filter "sub".
+        W3C, Portable Network Graphics, third edition; each row uses the filter "sub".
     """
     width, height = size
 
@@ -142,14 +158,17 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def plot_history(
-    records: Sequence[StepMetrics | dict[str, float]], *, smooth: int = 1, axes: Sequence[Axes] | None = None
+    records: Sequence[StepRecord | Mapping[str, float]],
+    *,
+    smooth: int = 1,
+    axes: Sequence[Axes] | None = None,
 ) -> Sequence[Axes]:
-    """Draw the losses, and beside them what D says of real and generated images.
+    """Plot the losses, and next to them D's mean probabilities for real and generated images.
 
     Args:
         records: From ``train``, or their ``as_dict``.
-        smooth: Steps in a running mean; the raw values stay behind it in a pale line.
-        axes: Two axes to draw into; a new figure if absent.
+        smooth: Steps in the running mean; the raw values are drawn behind it as a pale line.
+        axes: Two axes to draw into; by default a new figure.
 
     Returns:
         The two axes.
@@ -159,11 +178,11 @@ def plot_history(
     """
     if len(records) == 0:
         raise ValueError("there are no records to draw")
-    table = [record.as_dict() if isinstance(record, StepMetrics) else record for record in records]
+    table = [record if isinstance(record, Mapping) else record.as_dict() for record in records]
     if axes is None:
         from matplotlib import pyplot as plt  # here, because it asks for the backend of the display
 
-        _, axes = plt.subplots(1, 2, figsize=HISTORY, layout="constrained")
+        _, axes = plt.subplots(1, 2, figsize=HISTORY_INCHES, layout="constrained")
     steps = [row["step"] for row in table]
     left = (("d_loss", "D's loss"), ("g_loss", "G's loss"))
     right = (("d_real", "D(x), real"), ("d_fake", "D(G(z)), generated"))
@@ -185,20 +204,20 @@ def plot_history(
 
 
 def save_history(
-    records: Sequence[StepMetrics | dict[str, float]], path: str | Path, *, smooth: int = 1
+    records: Sequence[StepRecord | Mapping[str, float]], path: str | Path, *, smooth: int = 1
 ) -> None:
-    """Draw a history as ``plot_history`` does, into a file and without a display.
+    """Write the figure of ``plot_history`` to a file, without a display.
 
     Args:
         records: From ``train``, or their ``as_dict``.
-        path: File to write; its ending says the format, as Matplotlib knows them.
-        smooth: Steps in a running mean.
+        path: File to write, in the format of its suffix.
+        smooth: Steps in the running mean.
 
     Raises:
         ValueError: There are no records, or Matplotlib cannot write that format.
-        OSError: The file cannot be written; what was at ``path`` is still there.
+        OSError: The file cannot be written; an existing file is unchanged.
     """
-    figure = _new_figure(HISTORY)
+    figure = _new_figure(HISTORY_INCHES)
     plot_history(records, smooth=smooth, axes=figure.subplots(1, 2))
     write_atomically(path, figure.savefig)
 
@@ -211,14 +230,15 @@ def animate(
     fps: float = 8,
     hold: float = 2.0,
 ) -> Path:
-    """Write a film of how the samples of one set of fixed latents change.
+    """Write an animation, such as the samples of fixed latents over the course of a training.
 
     Args:
-        frames: Batches of images (each drawn as a grid) or finished pictures, all of one size.
-        path: File to write, ending in .gif or .webp; an older one is replaced when the new one is complete.
-        columns: Images in a row of the grid.
-        fps: Frames a second, above 0.
-        hold: Seconds for which the last frame stays.
+        frames: Batches of images (each drawn as a grid) or finished pictures, all of the same size.
+        path: File to write, ending in .gif or .webp. An existing file is replaced only once the new one is
+            complete.
+        columns: Images per row of the grid.
+        fps: Frames per second, above 0.
+        hold: Seconds for which the last frame is shown.
 
     Returns:
         The path.
@@ -240,7 +260,7 @@ def animate(
     durations: list[int] = []
 
     def timed() -> Iterator[Image.Image]:
-        """The frames one by one, each once its duration is known; Pillow asks for that after the frame."""
+        """The frames one by one, each once its duration is known; Pillow reads that after the frame."""
         held = first
         for following in pictures:
             durations.append(round(1000 / fps))
@@ -259,24 +279,24 @@ def animate(
 
 
 def live(
-    records: Iterable[StepMetrics],
+    records: Iterable[Record],
     draw: Callable[[], Tensor],
     *,
     every: int = 50,
     columns: int = 8,
     total: int | None = None,
-) -> Iterator[StepMetrics]:
-    """Watch a run in a notebook: hand the records of ``train`` on, while one output redraws itself.
+) -> Iterator[Record]:
+    """Pass on the records of a training, and show its samples and losses in one notebook output.
 
-    The output is a PNG, which every notebook shows. Where there is no notebook, as in a script, nothing is
-    drawn, and a warning says so.
+    The output is a PNG, which every notebook front end can show. Outside of a notebook, as in a script,
+    nothing is drawn, and a warning is issued.
 
     Args:
-        records: What ``train.train`` yields.
-        draw: Called for images to show, float in [-1, 1]; usually from fixed latents through ``generate``.
-        every: Steps between two redraws; the last step is always drawn.
-        columns: Images in a row.
-        total: Steps of the whole run, for the title.
+        records: From ``train.train``.
+        draw: Returns the images to show, float in [-1, 1], such as those of fixed latents by ``generate``.
+        every: Steps between two updates; the last step is always shown.
+        columns: Images per row.
+        total: Number of steps of the training, for the title.
 
     Yields:
         The records, unchanged.
@@ -293,10 +313,10 @@ def live(
         )
     display = _display()
     if display is None:
-        warnings.warn("plot.live shows its picture in a notebook alone: nothing is drawn here", stacklevel=2)
+        warnings.warn("plot.live draws only in a notebook: nothing is drawn here", stacklevel=2)
         yield from records
         return
-    history: list[StepMetrics] = []
+    history: list[Record] = []
     handle: Any = None
 
     def redraw() -> None:
@@ -317,7 +337,7 @@ def live(
 
 
 def _display() -> Callable[..., Any] | None:
-    """What shows an output in a notebook; None where there is none, as in a script or a terminal."""
+    """IPython's ``display`` in a notebook; None outside of one, as in a script or a terminal."""
     try:
         from IPython import get_ipython
         from IPython.display import display
@@ -328,10 +348,10 @@ def _display() -> Callable[..., Any] | None:
     return None if in_terminal else display
 
 
-def _live_image(history: list[StepMetrics], images: Tensor, columns: int, total: int | None) -> Any:
-    """The picture as a notebook output.
+def _live_image(history: Sequence[StepRecord], images: Tensor, columns: int, total: int | None) -> Any:
+    """The figure as a notebook output.
 
-    As a PNG, since Jupyter shows no Matplotlib figure, only its name, before pyplot is first used.
+    It is a PNG, because Jupyter shows a Matplotlib figure only once pyplot has been imported.
     """
     from IPython.display import Image as Output
 
@@ -340,17 +360,19 @@ def _live_image(history: list[StepMetrics], images: Tensor, columns: int, total:
     return Output(buffer.getvalue(), format="png")
 
 
-def _live_figure(history: list[StepMetrics], images: Tensor, columns: int, total: int | None) -> Figure:
-    figure = _new_figure((9, 5))
-    axes = figure.subplot_mosaic([["grid", "loss"], ["grid", "says"]], width_ratios=[1.2, 1])
+def _live_figure(history: Sequence[StepRecord], images: Tensor, columns: int, total: int | None) -> Figure:
+    figure = _new_figure(LIVE_INCHES)
+    axes = figure.subplot_mosaic([["grid", "loss"], ["grid", "probability"]], width_ratios=[1.2, 1])
     of = f" of {total}" if total else ""
     show_grid(images, columns=columns, ax=axes["grid"], title=f"step {history[-1].step}{of}")
-    plot_history(history, smooth=max(1, len(history) // 40), axes=(axes["loss"], axes["says"]))
+    plot_history(
+        history, smooth=max(1, len(history) // LIVE_WINDOWS), axes=(axes["loss"], axes["probability"])
+    )
     return figure
 
 
 def _new_figure(inches: tuple[float, float]) -> Figure:
-    """A figure that is none of pyplot's: it needs no backend, and is not left open."""
+    """A figure outside of pyplot: it needs no backend, and is not left open."""
     if "matplotlib" not in sys.modules:
         _import_matplotlib()
     from matplotlib.figure import Figure
@@ -359,7 +381,7 @@ def _new_figure(inches: tuple[float, float]) -> Figure:
 
 
 def _import_matplotlib() -> None:
-    """Import it where MPLBACKEND may name no backend, with which its import fails for good."""
+    """Import Matplotlib without MPLBACKEND, because an unknown backend there would make the import fail."""
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib as mpl
@@ -370,7 +392,7 @@ def _import_matplotlib() -> None:
         try:
             mpl.rcParams["backend"] = backend
         except ValueError:
-            warnings.warn(f"MPLBACKEND is {backend!r}, which is no backend of Matplotlib", stacklevel=4)
+            warnings.warn(f"MPLBACKEND is {backend!r}, which is not a backend of Matplotlib", stacklevel=4)
 
 
 _STYLE: dict[Any, Any] = {
@@ -384,7 +406,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def use_style() -> None:
-    """Draw all further charts in the book's style: large type, no box around the axes or the legend."""
+    """Use the book's style for all further charts: larger type, no box around axes and legends."""
     import matplotlib as mpl
 
     mpl.rcParams.update(_STYLE)

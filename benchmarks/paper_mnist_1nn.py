@@ -1,12 +1,12 @@
-"""The paper's own MNIST test: how well do generated digits stand in for real ones?
+"""The paper's own MNIST test: how well do generated digits replace real ones?
 
-A generator that is told the class draws labelled digits. They are the reference set of a classifier by the
-nearest neighbour (Euclidean distance on pixels), tested on the 10,000 real test images. With real training
-images in their place it makes about 3.1% errors. Radford et al. 2016, section 5.1 and table 2, report 2.98%
+A class-conditional generator draws labelled digits. They are the reference set of a nearest-neighbour
+classifier (Euclidean distance on pixels), which is tested on the 10,000 real test images. With real training
+images instead, its error is about 3.1%. Radford et al. 2016, section 5.1 and table 2, report 2.98%
 with 50,000 images of their DCGAN, 1.48% with 10 million, and 6.28% and 5.65% with those of a GAN.
 
-All networks are trained on the first 50,000 training images; the other 10,000 are for choices
-(--validate). What is trained already in --out is not trained again, and a run that was cut off goes on.
+All networks are trained on the first 50,000 training images; the other 10,000 are for validation
+(--validate). Finished runs in --out are reused, and interrupted ones are resumed.
 
 python benchmarks/paper_mnist_1nn.py --out runs/paper-mnist                   all of it: hours on two cores
 python benchmarks/paper_mnist_1nn.py --out runs/quick --quick                 a short form: minutes
@@ -32,7 +32,7 @@ from dcganlib.latents import sample_z
 from dcganlib.runtime import files
 from dcganlib.runtime.device import pick_device
 
-TRAINED_ON = 50_000
+TRAIN_IMAGES = 50_000
 STORED = "paper_mnist_1nn.json"
 PUBLISHED = {
     "GAN, Radford et al. 2016": {50_000: 6.28, 10_000_000: 5.65},
@@ -42,8 +42,8 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is trained, and how."""
+class Experiment:
+    """An architecture, and how it is trained."""
 
     name: str
     architecture: str
@@ -68,19 +68,19 @@ class Recipe:
         )
 
 
-RECIPES = (
-    Recipe("DCGAN of the paper, half as wide", "paper-mnist-conditional", seeds=(0, 1, 2)),
-    Recipe("the same, three times as long", "paper-mnist-conditional", seeds=(0,), steps=18_744),
-    Recipe("DCGAN, dcgan-28, half as wide", "dcgan-28", seeds=(0,)),
-    Recipe("GAN of dense layers", "gan-28", seeds=(0,)),
+EXPERIMENTS = (
+    Experiment("DCGAN of the paper, half as wide", "paper-mnist-conditional", seeds=(0, 1, 2)),
+    Experiment("the same, three times as long", "paper-mnist-conditional", seeds=(0,), steps=18_744),
+    Experiment("DCGAN, dcgan-28, half as wide", "dcgan-28", seeds=(0,)),
+    Experiment("GAN of dense layers", "gan-28", seeds=(0,)),
 )
-LONGEST = max(RECIPES, key=lambda recipe: recipe.steps)
+LONGEST = max(EXPERIMENTS, key=lambda experiment: experiment.steps)
 
 
-def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, device: str) -> Path:
-    """Train a recipe into its folder, or what is left of it."""
-    steps = 60 if quick else recipe.steps
-    folder = out / f"{recipe.architecture}-{steps}-{seed}"
+def train(experiment: Experiment, seed: int, out: Path, quick: bool, root: str | None, device: str) -> Path:
+    """Run an experiment, or the rest of it, in its own folder."""
+    steps = 60 if quick else experiment.steps
+    folder = out / f"{experiment.architecture}-{steps}-{seed}"
     if (folder / "ema.gif").is_file():  # which a run writes last
         return folder
     if (folder / "config.json").is_file():
@@ -88,21 +88,21 @@ def train(recipe: Recipe, seed: int, out: Path, quick: bool, root: str | None, d
     return runs.run(
         "mnist",
         folder,
-        architecture=recipe.architecture,
+        architecture=experiment.architecture,
         steps=steps,
-        base_channels=4 if quick else recipe.base_channels,
-        count=TRAINED_ON,
+        base_channels=4 if quick else experiment.base_channels,
+        max_images=TRAIN_IMAGES,
         conditional=True,
         checkpoint_every=781,
         sample_every=781,
         root=root,
         device=device,
-        config=recipe.config(seed, steps),
+        config=experiment.config(seed, steps),
     )
 
 
 def draw(generator: models.Generator, n: int, prior: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Labelled images, equally many of each class, in the 256 grey levels of an image file."""
+    """Labelled images, as many of each class, uint8."""
     labels = torch.arange(n) % generator.num_classes
     z = sample_z(n, generator.latent_dim, prior=prior, rng=rng)
     return evaluate.draw(generator, z, labels), labels
@@ -111,24 +111,25 @@ def draw(generator: models.Generator, n: int, prior: str, rng: torch.Generator) 
 def errors(
     folder: Path, counts: list[int], queries: Tensor, truth: Tensor, *, ema: bool, device: torch.device
 ) -> dict[int, float]:
-    """Error of 1-nearest-neighbour on real images, by the number of generated ones that it knows.
+    """Error of a 1-nearest-neighbour classifier on real images, by the number of generated references.
 
-    The images of a smaller count are the first of a larger one. They are drawn 10,000 at a time and not kept.
+    The references of a smaller count are the first of a larger one. They are drawn 10,000 at a
+    time and not kept.
     """
     run = runs.read(folder)
     generator = (run.ema_generator if ema else run.generator).to(device)
     rng = torch.Generator().manual_seed(run.config["train"]["seed"])
-    knower = metrics.NearestNeighbour(queries.to(device))
+    one_nn = metrics.NearestNeighbour(queries.to(device))
     found, known = {}, 0
     with tqdm(total=max(counts), unit="img", unit_scale=True, desc=folder.name) as bar:
         for count in sorted(counts):
             while known < count:
                 n = min(10_000, count - known)
                 images, labels = draw(generator, n, run.config["train"]["prior"], rng)
-                knower.update(images.to(device), labels)
+                one_nn.update(images.to(device), labels)
                 known += n
                 bar.update(n)
-            found[count] = 100 * knower.error(truth)
+            found[count] = 100 * one_nn.error(truth)
     return found
 
 
@@ -170,12 +171,12 @@ def main() -> None:
 
     known = datasets.load("mnist", root=options.root)
     if options.validate:
-        queries, truth = known.images[TRAINED_ON:], known.labels[TRAINED_ON:]
-        real = (TRAINED_ON,)
+        queries, truth = known.images[TRAIN_IMAGES:], known.labels[TRAIN_IMAGES:]
+        real = (TRAIN_IMAGES,)
     else:
         test = datasets.load("mnist", root=options.root, split="test")
         queries, truth = test.images, test.labels
-        real = (TRAINED_ON, len(known))
+        real = (TRAIN_IMAGES, len(known))
     rows = []
     for count in real:
         nearest = metrics.NearestNeighbour(queries.to(device))
@@ -183,15 +184,15 @@ def main() -> None:
         rows.append(
             {"name": "real training images", "seed": 0, "count": count, "error": 100 * nearest.error(truth)}
         )
-    for recipe in RECIPES:
-        if options.only and recipe.architecture not in options.only:
+    for experiment in EXPERIMENTS:
+        if options.only and experiment.architecture not in options.only:
             continue
-        for seed in recipe.seeds:
-            folder = train(recipe, seed, options.out, options.quick, options.root, options.device)
-            more = [options.many] if options.many and recipe is LONGEST else []
+        for seed in experiment.seeds:
+            folder = train(experiment, seed, options.out, options.quick, options.root, options.device)
+            more = [options.many] if options.many and experiment is LONGEST else []
             found = errors(folder, counts + more, queries, truth, ema=options.ema, device=device)
             rows += [
-                {"name": recipe.name, "seed": seed, "count": count, "error": error}
+                {"name": experiment.name, "seed": seed, "count": count, "error": error}
                 for count, error in found.items()
             ]
     columns = sorted({row["count"] for row in rows})
@@ -202,7 +203,7 @@ def main() -> None:
     content = {
         "command": " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"]),
         "set": f"mnist, {len(queries):,} {kind} images",
-        "trained_on": TRAINED_ON,
+        "trained_on": TRAIN_IMAGES,
         "weights": "ema" if options.ema else "last step",
         "published": PUBLISHED,
         "rows": rows,

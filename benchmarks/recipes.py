@@ -48,20 +48,20 @@ from dcganlib.viz import plot
 from dcganlib.zoo import ARCHITECTURES
 
 IMAGE_SIZE, CHANNELS, WIDTH = 28, 1, 32
-IMAGES = 16_000  # 1,000 steps of 16: how often the networks move counts more than how many images they see
+TRAINED_IMAGES = 16_000  # 1,000 steps of 16: the number of steps matters more than that of images
 BASE = TrainConfig(batch_size=16, precision="bfloat16", ema=0.999)
 
-MEASURED = runs.PRETRAINED / "results" / "recipes.json"
-TAIL = 200  # steps at the end of a run over which its losses are averaged
-TWO_SAMPLE = 2_500  # of each kind in the two-sample test
-GRID = 64
-STRIP = IMAGE_SIZE + 2  # pixels of a grid's row, the line below it included
-COLUMNS = {  # head, width and digits in the table
+RESULTS = runs.PRETRAINED / "results" / "recipes.json"
+LAST_STEPS = 200  # over which the losses at the end of a run are averaged
+ONE_NN_SAMPLES = 2_500  # of each set, for the 1-NN accuracy
+GRID_IMAGES = 64
+ROW_HEIGHT = IMAGE_SIZE + 2  # pixels of a grid's row with the line below it
+COLUMNS = {  # header, width and digits in the table
     "frechet": ("Fréchet", 9, 2),
     "kernel": ("kernel", 9, 3),
     "precision": ("precision", 11, 2),
     "recall": ("recall", 8, 2),
-    "two_sample": ("two-sample", 12, 2),
+    "one_nn": ("1-NN", 12, 2),
     "missing": ("missing", 9, 0),
     "chi2": ("chi2", 8, 3),
     "spread": ("spread", 8, 2),
@@ -71,12 +71,12 @@ Changes = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A way to train a DCGAN on digits: an architecture, and what is changed in it.
+class Ablation:
+    """A recipe for a DCGAN of digits: an architecture, and what is changed in it.
 
     Attributes:
-        name: Under which its runs are kept.
-        what: What sets it apart, for the table.
+        name: Name of its runs.
+        what: What it changes, for the table.
         architecture: One of ``zoo.ARCHITECTURES`` for images of 28 pixels.
         generator, discriminator: Fields of ``Layer`` to change, by the layer's position.
         train: Fields of ``BASE`` to change.
@@ -109,7 +109,7 @@ class Recipe:
         """The settings of its run from this seed."""
         return replace(BASE, seed=seed, **self.train)
 
-    def steps(self, images: int = IMAGES) -> int:
+    def steps(self, images: int = TRAINED_IMAGES) -> int:
         """How many steps see that many images."""
         return images // self.config(0).batch_size if self.trained else 0
 
@@ -119,65 +119,65 @@ NORMED, BARE = {"norm": "batch", "bias": False}, {"norm": None, "bias": True}
 DROPOUT = {"dropout": 0.3}
 FALLING = {"decay_start": 375, "decay_steps": 625}
 
-RECIPES = (
-    Recipe("paper", "the paper's guidelines: batch norm in both networks, learning rate 0.0002, beta1 0.5"),
+ABLATIONS = (
+    Ablation("paper", "the paper's guidelines: batch norm in both networks, learning rate 0.0002, beta1 0.5"),
     # The five tutorials' own recipes, carried to 28 pixels and this budget.
-    Recipe(
+    Ablation(
         "flux-published",
         "Flux tutorial, its generator let train: D without batch norm, dropout 0.3, summed loss, beta1 0.9",
         architecture="flux-mnist",
         train={"beta1": 0.9},
         reduction="sum",
     ),
-    Recipe(
+    Ablation(
         "flux-draft",
         "Flux draft: as published, slope 0.3, dropout 0.3 and 0.25, biases under G's batch norms",
         architecture="flux-draft",
         train={"beta1": 0.9},
         reduction="sum",
     ),
-    Recipe(
+    Ablation(
         "celeba-post",
         "CelebA post: batch norm before tanh and in D's first block, D without padding, biases in D",
         generator={-1: {"norm": "batch"}},
         discriminator={0: {"norm": "batch", "padding": 0}, 1: {"bias": True, "padding": 0}, 2: {"kernel": 5}},
     ),
-    Recipe(
+    Ablation(
         "d2l",
         "d2l chapter: learning rate 0.005, batch norm in D's first block, no biases in D",
         discriminator={0: NORMED, 2: {"bias": False}},
         train={"g_lr": 0.005, "d_lr": 0.005},
     ),
-    Recipe(
+    Ablation(
         "keras",
         "Keras notebook: its shapes 4, 11, 28, batch norm without gain and shift, uniform prior",
         architecture="keras-28",
         train={"prior": "uniform"},
     ),
     # One change from the paper's guidelines.
-    Recipe("summed-loss", "D's two losses summed", reduction="sum"),
-    Recipe(
+    Ablation("summed-loss", "D's two losses summed", reduction="sum"),
+    Ablation(
         "dropout",
         "dropout 0.3 in D in place of batch norm",
         discriminator={0: DROPOUT, 1: BARE | DROPOUT},
     ),
-    Recipe("no-norm", "no batch norm in D", discriminator={1: BARE}),
-    Recipe("norm-before-tanh", "batch norm before G's tanh", generator={-1: {"norm": "batch"}}),
-    Recipe("norm-in-first", "batch norm in D's first block", discriminator={0: NORMED}),
-    Recipe("lr-0.001", "learning rate 0.001 for both", train={"g_lr": 0.001, "d_lr": 0.001}),
-    Recipe("lr-0.005", "learning rate 0.005 for both", train={"g_lr": 0.005, "d_lr": 0.005}),
-    Recipe("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
-    Recipe("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
-    Recipe("saturating", "G descends the loss of the minimax game", saturating=True),
-    Recipe("twice-as-wide", "twice as many channels in all layers", wider=2),
-    Recipe("falling", "learning rates that fall to 0 over the last five eighths", train=FALLING),
-    Recipe(
+    Ablation("no-norm", "no batch norm in D", discriminator={1: BARE}),
+    Ablation("norm-before-tanh", "batch norm before G's tanh", generator={-1: {"norm": "batch"}}),
+    Ablation("norm-in-first", "batch norm in D's first block", discriminator={0: NORMED}),
+    Ablation("lr-0.001", "learning rate 0.001 for both", train={"g_lr": 0.001, "d_lr": 0.001}),
+    Ablation("lr-0.005", "learning rate 0.005 for both", train={"g_lr": 0.005, "d_lr": 0.005}),
+    Ablation("beta1-0.9", "beta1 0.9", train={"beta1": 0.9}),
+    Ablation("batch-64", "batches of 64, a quarter of the steps", train={"batch_size": 64}),
+    Ablation("saturating", "G descends the loss of the minimax game", saturating=True),
+    Ablation("twice-as-wide", "twice as many channels in all layers", wider=2),
+    Ablation("falling", "learning rates that fall to 0 over the last five eighths", train=FALLING),
+    Ablation(
         "lr-0.001-falling",
         "learning rate 0.001 for both, falling to 0 over the last five eighths",
         train={"g_lr": 0.001, "d_lr": 0.001, **FALLING},
     ),
     # Not trained: what the published Flux code really has, as no gradient reaches its generator.
-    Recipe(
+    Ablation(
         "flux-as-written",
         "Flux tutorial as written: G stays as drawn",
         architecture="flux-mnist",
@@ -186,19 +186,21 @@ RECIPES = (
 )
 
 
-def run(recipe: Recipe, seed: int, images: Tensor, folder: Path, budget: int = IMAGES) -> dict[str, Any]:
+def run(
+    recipe: Ablation, seed: int, images: Tensor, folder: Path, budget: int = TRAINED_IMAGES
+) -> dict[str, Any]:
     """Train a recipe once, and keep both generators, the history and the settings in ``folder``.
 
     Args:
         recipe: What to train.
-        seed: Of everything random.
+        seed: Seed of everything random.
         images: uint8 of shape (N, 1, 28, 28).
         folder: An existing folder. ``config.json`` is written last, so where it is, the run is whole.
         budget: How many images to show.
 
     Returns:
-        What ``config.json`` says. A run that diverges is a result, told by "diverged"; its generators are
-        not kept.
+        The content of ``config.json``. A run that diverges is a result, marked by "diverged"; its generators
+        are not saved.
     """
     config = recipe.config(seed)
     g_layers, d_layers = recipe.layers()
@@ -254,7 +256,7 @@ def _rng(seed: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(1_000 * (seed + 1) + purpose)
 
 
-def train_all(out: Path, recipes: Sequence[Recipe], seeds: int, images: Tensor, budget: int) -> None:
+def train_all(out: Path, recipes: Sequence[Ablation], seeds: int, images: Tensor, budget: int) -> None:
     """Train what is missing in ``out``, the first seed of all recipes first."""
     for seed, recipe in product(range(seeds), recipes):
         folder = out / f"{recipe.name}-{seed}"
@@ -270,7 +272,7 @@ def train_all(out: Path, recipes: Sequence[Recipe], seeds: int, images: Tensor, 
 
 
 def measure_all(
-    out: Path, recipes: Sequence[Recipe], seeds: int, root: str | None, samples: int
+    out: Path, recipes: Sequence[Ablation], seeds: int, root: str | None, samples: int
 ) -> dict[str, Any]:
     """Measure the generators in ``out``, each by the same latents, against the training digits.
 
@@ -320,10 +322,10 @@ def measure_all(
 
 
 def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int) -> Iterator[dict[str, Any]]:
-    """What one run is worth: a row for its generator, and one for the averaged one."""
+    """The measures of one run: a row for its generator, and one for its moving average."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-TAIL:]
+        last = list(csv.DictReader(file))[-LAST_STEPS:]
     losses = {
         name: sum(float(row[name]) for row in last) / len(last) if last else None
         for name in ("d_loss", "g_loss", "d_real", "d_fake")
@@ -334,7 +336,7 @@ def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int)
         if about["diverged"] is None:
             generator, _ = checkpoint.load_generator(folder / f"{name}.safetensors")
             fakes = evaluate.draw(generator, z)
-            plot.grid_image(fakes[:GRID], columns=16).save(folder / f"{name}.png")
+            plot.grid_image(fakes[:GRID_IMAGES], columns=16).save(folder / f"{name}.png")
             row |= judge(fakes)
         yield row | {"weights": weights, **losses}
 
@@ -343,20 +345,20 @@ def _measures(
     images: Tensor, *, network: classifier.Classifier, reference: Tensor, expected: Tensor
 ) -> dict[str, Any]:
     """All that is measured of images, uint8 of shape (N, 1, 28, 28)."""
-    seen = metrics.extract(network, images)
-    precision, recall = metrics.precision_recall(reference, seen)
-    told = metrics.two_sample_accuracy(reference[:TWO_SAMPLE], seen[:TWO_SAMPLE])
-    counts = metrics.class_histogram(network.head(seen).argmax(1), len(expected))
+    features = metrics.extract(network, images)
+    precision, recall = metrics.precision_recall(reference, features)
+    one_nn = metrics.one_nn_accuracy(reference[:ONE_NN_SAMPLES], features[:ONE_NN_SAMPLES])
+    counts = metrics.class_histogram(network.head(features).argmax(1), len(expected))
     return {
-        "frechet": metrics.frechet_distance(reference, seen),
+        "frechet": metrics.frechet_distance(reference, features),
         "kernel": metrics.kernel_distance(
-            reference, seen, subsets=20, subset_size=min(1000, len(images)), rng=_rng(0, 6)
+            reference, features, subsets=20, subset_size=min(1000, len(images)), rng=_rng(0, 6)
         ),
         "precision": precision,
         "recall": recall,
-        "two_sample": told.accuracy,
-        "on_real": told.on_real,
-        "on_fake": told.on_fake,
+        "one_nn": one_nn.accuracy,
+        "on_real": one_nn.on_real,
+        "on_fake": one_nn.on_fake,
         "missing": metrics.missing_classes(counts),
         "chi2": metrics.chi2_distance(counts, expected),
         "spread": datasets.to_float(images).std(0).mean().item(),
@@ -412,9 +414,9 @@ def _number(value: float | list[int]) -> float:
 def sheet(folders: Sequence[Path]) -> Image.Image:
     """The first row of each run's last grid, one below the other."""
     grids = [Image.open(folder / "generator.png").convert("L") for folder in folders]
-    out = Image.new("L", (grids[0].width, STRIP * len(grids)))
+    out = Image.new("L", (grids[0].width, ROW_HEIGHT * len(grids)))
     for place, grid in enumerate(grids):
-        out.paste(grid.crop((0, 0, grid.width, STRIP)), (0, place * STRIP))
+        out.paste(grid.crop((0, 0, grid.width, ROW_HEIGHT)), (0, place * ROW_HEIGHT))
     return out
 
 
@@ -432,21 +434,27 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="file of the measures; the one of the package if absent")
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", choices=[r.name for r in RECIPES], help="of the recipes, these"
+        "--only", nargs="+", metavar="NAME", choices=[r.name for r in ABLATIONS], help="of the recipes, these"
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (%(default)s)")
     parser.add_argument("--samples", type=int, default=5_000, help="images to measure (%(default)s)")
     parser.add_argument("--root", help="folder of the image sets")
     options = parser.parse_args()
-    recipes = [recipe for recipe in RECIPES if recipe.name in (options.only or [r.name for r in RECIPES])]
-    file = options.json or MEASURED
+    recipes = [recipe for recipe in ABLATIONS if recipe.name in (options.only or [r.name for r in ABLATIONS])]
+    file = options.json or RESULTS
     if options.quick:
-        recipes = [recipe for recipe in RECIPES if recipe.name in ("paper", "dropout")]
+        recipes = [recipe for recipe in ABLATIONS if recipe.name in ("paper", "dropout")]
         options.out, options.seeds, options.samples = options.out.with_name("recipes-quick"), 1, 1000
         file = options.out / "recipes.json"
     if not (options.measure or options.table):
         images = datasets.load("mnist", root=options.root).images
-        train_all(options.out, recipes, options.seeds, images, IMAGES // 5 if options.quick else IMAGES)
+        train_all(
+            options.out,
+            recipes,
+            options.seeds,
+            images,
+            TRAINED_IMAGES // 5 if options.quick else TRAINED_IMAGES,
+        )
     if options.measure or options.quick:
         found = measure_all(options.out, recipes, options.seeds, options.root, options.samples)
         file.parent.mkdir(parents=True, exist_ok=True)

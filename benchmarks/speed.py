@@ -70,14 +70,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from dcganlib import datasets, models, zoo
-from dcganlib import train as training
+from dcganlib.config import TrainConfig
 from dcganlib.models import Discriminator, Generator, Layer
 from dcganlib.runtime import files
+from dcganlib.runtime.device import pick_device
+from dcganlib.train import init_state, train, train_step
 
-EPOCH = 60_000  # images
-WARM = 3  # steps before a process calls itself ready
-PICTURES = 500
-QUICK_SECONDS = 220  # what --quick has not measured by then is left out; 20 more are for start and end
+EPOCH_IMAGES = 60_000
+WARMUP_STEPS = 3  # before a process reports that it is ready
+PICTURE_COUNT = 500  # made for the networks of 64 pixels
+QUICK_SECONDS = 220  # --quick skips what it has not measured by then; start and end take 20 more
 TENSORFLOW = 400 / 340, 424 / 340  # its own tutorial's images/s over plain torch's on its networks, see above
 ADAM = {"plain": {}, "fused": {"fused": True}, "foreach": {"foreach": True}}
 
@@ -134,10 +136,10 @@ class Way:
         precision: "float32" or "bfloat16".
         keep_memory: The process keeps its memory, see ``cpu_layers.keep_memory``.
         config: Of ``TrainConfig``, for ours.
-        step: Keywords of ``plain_steps``, for the others.
-        stand_ins: Faster layers for the others: "dropout", "dft" (transposed convolutions with stride 1),
-            "dense" (convolutions from and to a single pixel), "strided" (those with stride 2).
-        channels_last: Whether the networks of the others lie in memory so.
+        step: Fields of ``StepVariant``, for the others.
+        optimized: CPU-optimised layers for the others: "dropout", "dft" (transposed convolutions with
+            stride 1), "dense" (convolutions from and to a single pixel), "strided" (those with stride 2).
+        channels_last: Memory format of the networks, for the others.
         workers: Processes of the DataLoader.
     """
 
@@ -147,7 +149,7 @@ class Way:
     keep_memory: bool = False
     config: dict[str, Any] = field(default_factory=dict)
     step: dict[str, Any] = field(default_factory=dict)
-    stand_ins: tuple[str, ...] = ()
+    optimized: tuple[str, ...] = ()
     channels_last: bool = False
     workers: int = 0
 
@@ -166,10 +168,10 @@ TRICKS: dict[str, tuple[Way, Way]] = {  # without and with
     "fakes generated twice a step": (PLAIN, replace(PLAIN, step={"twice": True})),
     "D frozen in G's step": (PLAIN, replace(PLAIN, step={"frozen": True})),
     "real and fake joined through D": (PLAIN, replace(PLAIN, step={"joined": True})),
-    "dropout from cheap random bits": (PLAIN, replace(PLAIN, stand_ins=("dropout",))),
-    "5x5 layer by DFT": (PLAIN, replace(PLAIN, stand_ins=("dft",))),
-    "single-pixel layers as matrix products": (PLAIN, replace(PLAIN, stand_ins=("dense",))),
-    "strided layers as matrix products, in bfloat16": (BFLOAT16, replace(BFLOAT16, stand_ins=("strided",))),
+    "dropout from cheap random bits": (PLAIN, replace(PLAIN, optimized=("dropout",))),
+    "5x5 layer by DFT": (PLAIN, replace(PLAIN, optimized=("dft",))),
+    "single-pixel layers as matrix products": (PLAIN, replace(PLAIN, optimized=("dense",))),
+    "strided layers as matrix products, in bfloat16": (BFLOAT16, replace(BFLOAT16, optimized=("strided",))),
     "memory kept by the allocator": (PLAIN, replace(PLAIN, keep_memory=True)),
     "bfloat16": (PLAIN, BFLOAT16),
     "channels-last": (PLAIN, replace(PLAIN, channels_last=True)),
@@ -196,6 +198,23 @@ COMPILED = {
 }
 
 
+@dataclass(frozen=True)
+class StepVariant:
+    """How a step differs from that of the tutorials.
+
+    Attributes:
+        adam: A key of ``ADAM``.
+        twice: Generate new fakes for G's step, instead of reusing those of D's step.
+        frozen: Compute no gradients of D in G's step.
+        joined: Pass real and fake images through D as one batch.
+    """
+
+    adam: str = "plain"
+    twice: bool = False
+    frozen: bool = False
+    joined: bool = False
+
+
 def plain_steps(
     generator: Generator,
     discriminator: Discriminator,
@@ -203,29 +222,23 @@ def plain_steps(
     *,
     noise: Callable[[int], Tensor] | None = None,
     precision: str = "float32",
-    adam: str = "plain",
-    twice: bool = False,
-    frozen: bool = False,
-    joined: bool = False,
+    variant: StepVariant = StepVariant(),
 ) -> Iterator[tuple[float, float]]:
-    """Train as the tutorials do, one step for each batch.
+    """Train as the tutorials do, one step per batch.
 
     Args:
         generator, discriminator: Changed in place.
-        batches: Real images in [-1, 1], anywhere.
-        noise: Draws so many latents; from N(0, 1) on the networks' device if absent.
+        batches: Real images in [-1, 1], on any device.
+        noise: Draws the given number of latents; by default from N(0, 1) on the networks' device.
         precision: "bfloat16" for autocast.
-        adam: A key of ``ADAM``.
-        twice: Draw other fakes for G's step, in place of the same ones.
-        frozen: Compute no gradients of D in G's step.
-        joined: Pass real and fake through D as one batch.
+        variant: How the step differs from the tutorials'.
 
     Yields:
         D's loss, of both halves, and G's.
     """
     device = next(generator.parameters()).device
     noise = noise or (lambda n: torch.randn(n, generator.latent_dim, device=device))
-    criterion, options = nn.BCEWithLogitsLoss(), {"lr": 2e-4, "betas": (0.5, 0.999), **ADAM[adam]}
+    criterion, options = nn.BCEWithLogitsLoss(), {"lr": 2e-4, "betas": (0.5, 0.999), **ADAM[variant.adam]}
     g_optimizer = torch.optim.Adam(generator.parameters(), **options)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), **options)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -242,7 +255,7 @@ def plain_steps(
         real = batch.to(device)
         ones, zeros = torch.ones(len(real), device=device), torch.zeros(len(real), device=device)
         discriminator.zero_grad()
-        if joined:
+        if variant.joined:
             fake = draw(len(real))
             d_loss = 2 * criterion(judge(torch.cat([real, fake.detach()])), torch.cat([ones, zeros]))
             d_loss.backward()
@@ -256,9 +269,9 @@ def plain_steps(
         d_optimizer.step()
 
         generator.zero_grad()
-        if twice:
+        if variant.twice:
             fake = draw(len(real))
-        discriminator.requires_grad_(not frozen)
+        discriminator.requires_grad_(not variant.frozen)
         g_loss = criterion(judge(fake), ones)
         g_loss.backward()
         discriminator.requires_grad_(True)
@@ -299,7 +312,7 @@ def picture_batches(size: int, batch: int, root: str | None, pictures: str, work
     else:
         cut = [transforms.Resize(size), transforms.CenterCrop(size)]
         found = datasets.ImageFolder(pictures, transforms.Compose(cut + to_range), allow_empty=True)
-    found = Subset(found, [index % len(found) for index in range(EPOCH)])
+    found = Subset(found, [index % len(found) for index in range(EPOCH_IMAGES)])
     loader = DataLoader(found, batch, shuffle=True, drop_last=True, num_workers=workers)
     return (images for _ in itertools.count() for images, _ in loader)
 
@@ -322,16 +335,18 @@ def prepare(
     loaded = time.perf_counter() - begin
     generator, discriminator = (each.to(device) for each in known.build())
     if way.ours:
-        config = training.TrainConfig(batch_size=known.batch, precision=way.precision, **way.config)
-        state = training.start(generator, discriminator, config)
+        config = TrainConfig(batch_size=known.batch, precision=way.precision, **way.config)
+        state = init_state(generator, discriminator, config)
         if way.resident:
-            steps = training.train(state, loader)
+            steps = train(state, loader)
         else:
-            steps = (training.train_step(state, real.to(device)) for real in batches)
+            steps = (train_step(state, real.to(device)) for real in batches)
     else:
         _change(generator, discriminator, way)
         endless = (batch for _ in itertools.count() for batch in batches)
-        steps = plain_steps(generator, discriminator, endless, precision=way.precision, **way.step)
+        steps = plain_steps(
+            generator, discriminator, endless, precision=way.precision, variant=StepVariant(**way.step)
+        )
 
     def run(n: int) -> None:
         for _ in range(n):
@@ -344,7 +359,7 @@ def prepare(
             else {"seconds": timed(lambda: run(n), device)}
         )
 
-    run(WARM - 1)
+    run(WARMUP_STEPS - 1)
     synchronise(device)
     return {"load": loaded, "step": timed(lambda: run(1), device)}, handle
 
@@ -354,17 +369,17 @@ def _change(generator: Generator, discriminator: Discriminator, way: Way) -> Non
     if way.channels_last:
         for layers in (generator.blocks[1:], discriminator):  # what projects z would be slower
             layers.to(memory_format=torch.channels_last)
-    if way.stand_ins:
+    if way.optimized:
         from dcganlib.runtime import cpu_layers
 
         for module in (*generator.modules(), *discriminator.modules()):
-            stand_in = getattr(cpu_layers, type(module).__name__, None)
-            if stand_in is not None and _kind(module) in way.stand_ins:
-                module.__class__ = stand_in
+            optimized = getattr(cpu_layers, type(module).__name__, None)
+            if optimized is not None and _kind(module) in way.optimized:
+                module.__class__ = optimized
 
 
 def _kind(module: nn.Module) -> str | None:
-    """Which of the stand-ins a layer would get."""
+    """Which of the optimised layers replaces a layer."""
     if isinstance(module, nn.Dropout):
         return "dropout"
     if isinstance(module, nn.ConvTranspose2d) and module.stride == (1, 1) and module.padding != (0, 0):
@@ -408,7 +423,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, pictures: Path, deadline: float = math.inf) -> None:
         from dcganlib.runtime import cpu_layers  # here, as the start of those that do without it is timed
 
-        self.device = training.pick_device(options.device)
+        self.device = pick_device(options.device)
         self.options, self.pictures, self.deadline = options, pictures, deadline
         half = self.device.type != "cpu" or cpu_layers.has_bfloat16()
         self.precisions = ("float32", "bfloat16") if half else ("float32",)
@@ -442,7 +457,7 @@ class Bench:
         rows = []
         for name, way in ways.items():
             child, step = children[name], median(turns[name])
-            epoch = child.seconds + (EPOCH / batch - WARM) * step
+            epoch = child.seconds + (EPOCH_IMAGES / batch - WARMUP_STEPS) * step
             rows.append(
                 {"network": network, "way": name, "start_s": child.seconds, "load_s": child.ready["load"]}
             )
@@ -491,7 +506,7 @@ def over_tensorflow(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     }
 
 
-def make_pictures(folder: Path, count: int = PICTURES) -> Path:
+def make_pictures(folder: Path, count: int = PICTURE_COUNT) -> Path:
     """Pictures of noise, as smooth and as large as those of CelebA, in the layout of ImageFolder."""
     rng = torch.Generator().manual_seed(0)
     (folder / "all").mkdir(parents=True)
@@ -505,12 +520,15 @@ def make_pictures(folder: Path, count: int = PICTURES) -> Path:
 def cold_and_warm(folder: Path) -> dict[str, float]:
     """Seconds that 60,000 pictures take to decode, in proportion, and to open from the cache."""
     seconds = [timed(lambda: datasets.load(folder, image_size=64), torch.device("cpu")) for _ in range(2)]
-    return {"cold_60000_s": round(seconds[0] * EPOCH / PICTURES, 1), "cache_s": round(seconds[1], 3)}
+    return {
+        "cold_60000_s": round(seconds[0] * EPOCH_IMAGES / PICTURE_COUNT, 1),
+        "cache_s": round(seconds[1], 3),
+    }
 
 
 def imports(times: int) -> dict[str, Any]:
     """Least seconds of the imports, each after those before it, and of the command's help."""
-    lines = ("import torch", "import dcganlib", "from dcganlib import data, models, train")
+    lines = ("import torch", "import dcganlib", "from dcganlib import datasets, models, train")
     lines += ("from dcganlib import runs", "import torchvision")
     clock = "import json, time\ntimes = [time.perf_counter()]\n"
     code = clock + "".join(f"{line}\ntimes.append(time.perf_counter())\n" for line in lines)
@@ -665,14 +683,14 @@ def measure(bench: Bench) -> dict[str, Any]:
     for way, (low, high) in ratios.items():
         print(f"{way}: {low:.2f} to {high:.2f} times TensorFlow's tutorial, by the ratios known of it")
     chosen = {} if options.quick else TRICKS | (COMPILED if device.type == "cuda" else {})
-    about = {"epoch": EPOCH, "start": start, "rows": rows, "tricks": tricks(bench, chosen)}
+    about = {"epoch": EPOCH_IMAGES, "start": start, "rows": rows, "tricks": tricks(bench, chosen)}
     return about | {"over_tensorflow": ratios}
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         spec = json.loads(sys.argv[2])
-        chosen = Way(**spec["way"] | {"stand_ins": tuple(spec["way"]["stand_ins"])})
+        chosen = Way(**spec["way"] | {"optimized": tuple(spec["way"]["optimized"])})
         place = torch.device(spec["device"])
         serve(lambda: prepare(spec["network"], chosen, place, spec["root"], spec["pictures"]))
     else:

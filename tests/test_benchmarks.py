@@ -7,12 +7,12 @@ from itertools import product
 import pytest
 import recipes
 import torch
-from recipes import RECIPES
+from recipes import ABLATIONS
 
 from dcganlib import datasets, models
 from dcganlib.runtime import checkpoint, files
 
-BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+BY_NAME = {recipe.name: recipe for recipe in ABLATIONS}
 PAPER = BY_NAME["paper"]
 
 # Weights that train, as counted for the tutorials' own networks at their full width.
@@ -24,7 +24,7 @@ PUBLISHED = {
 }
 TUTORIALS = {"flux-published", "flux-draft", "celeba-post", "d2l", "keras", "flux-as-written"}
 
-every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+every_recipe = pytest.mark.parametrize("recipe", ABLATIONS, ids=lambda recipe: recipe.name)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture(scope="module")
 def stored():
-    return json.loads(recipes.MEASURED.read_text(encoding="utf-8"))
+    return json.loads(recipes.RESULTS.read_text(encoding="utf-8"))
 
 
 def changed(recipe):
@@ -82,7 +82,7 @@ def test_a_tutorials_networks_have_as_many_weights_as_its_own(name, monkeypatch)
     assert tuple(models.count_parameters(network) for network in pair(BY_NAME[name])) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("recipe", [r for r in RECIPES if r.name not in TUTORIALS], ids=lambda r: r.name)
+@pytest.mark.parametrize("recipe", [r for r in ABLATIONS if r.name not in TUTORIALS], ids=lambda r: r.name)
 def test_a_row_for_one_choice_changes_the_networks_the_rates_or_the_loss_but_not_two_of_them(recipe):
     kinds = {"G": "networks", "D": "networks", "reduction": "loss", "saturating": "loss"}
     found = {kinds.get(name, "settings") for name in changed(recipe)}
@@ -107,21 +107,7 @@ def test_the_papers_recipe_is_the_papers():
         assert not any(layer.dropout for layer in layers)
 
 
-@pytest.mark.parametrize(
-    ("name", "weights"),
-    [
-        ("flux-published", (2_231_168, 138_561)),
-        ("flux-draft", (2_231_361, 138_561)),
-        ("keras", (413_889, None)),
-    ],
-)
-def test_at_the_tutorials_own_width_a_recipe_has_the_tutorials_number_of_weights(name, weights, monkeypatch):
-    monkeypatch.setattr(recipes, "WIDTH", 64)
-    for network, expected in zip(pair(BY_NAME[name]), weights, strict=True):
-        assert expected in (None, models.count_parameters(network))
-
-
-def test_kerass_recipe_has_the_notebooks_sizes_and_prior():
+def test_the_keras_recipe_has_the_notebooks_sizes_and_prior():
     generator, _ = pair(BY_NAME["keras"])
     assert generator.sizes == [1, 4, 11, 28]
     assert asdict(BY_NAME["keras"].config(0)).items() - asdict(PAPER.config(0)).items() == {
@@ -140,7 +126,7 @@ def test_without_padding_the_celeba_posts_d_never_looks_at_the_last_two_rows_and
 
 
 def test_every_recipe_that_is_trained_sees_as_many_images():
-    assert {r.steps() * r.config(0).batch_size for r in RECIPES if r.trained} == {16_000}
+    assert {r.steps() * r.config(0).batch_size for r in ABLATIONS if r.trained} == {16_000}
 
 
 def test_recipes_of_the_same_networks_start_from_the_same_weights(digits, narrow, tmp_path):
@@ -213,7 +199,7 @@ def test_the_stored_measures_have_a_row_for_each_recipe_seed_and_kind_of_weights
     found = [(row["recipe"], row["seed"], row["weights"]) for row in stored["rows"]]
     assert len(stored["seeds"]) >= 3
     assert found == list(product(BY_NAME, stored["seeds"], ("last", "ema")))
-    assert {row["recipe"]: row["what"] for row in stored["rows"]} == {r.name: r.what for r in RECIPES}
+    assert {row["recipe"]: row["what"] for row in stored["rows"]} == {r.name: r.what for r in ABLATIONS}
     for row in stored["rows"]:
         assert row["diverged"] or row["steps"] == BY_NAME[row["recipe"]].steps()
 
@@ -226,7 +212,7 @@ def test_the_table_shows_the_median_of_the_seeds_and_the_best_recipe_first(store
     made["seeds"] = [0, 1, 2]
     for row in made["rows"]:
         row |= {"diverged": None, "frechet": frechet[row["recipe"]][row["seed"]]}
-    for block in recipes.table(made).split("averaged weights"):
+    for block in recipes.table(made).split("ema weights"):
         lines = [line.split() for line in block.splitlines() if line.split()[:1] in (["paper"], ["dropout"])]
         assert [line[:2] for line in lines] == [["dropout", "1.25"], ["paper", "5.00"]]
 
@@ -237,7 +223,7 @@ def test_the_table_tells_of_runs_that_diverged(stored):
     for row in changed["rows"]:
         if row["recipe"] == "keras" or (row["recipe"], row["seed"]) == ("paper", 1):
             row["diverged"] = "d_loss is nan at step 7"
-    for block in recipes.table(changed).split("averaged weights"):
+    for block in recipes.table(changed).split("ema weights"):
         lines = [line for line in block.splitlines() if line]
         assert lines[-1].split() == ["keras", "2", "diverged"]
         assert next(line for line in lines if line.startswith("paper")).endswith("1 diverged")

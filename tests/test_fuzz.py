@@ -137,7 +137,7 @@ def test_other_pixels_and_a_refusal_of_whole_ones_are_findings():
 
 def test_lists_read_otherwise_than_they_were_written_are_a_finding():
     names = tuple(f"{number:06}.png" for number in (1, 4, 7))
-    source = image_files.Source("", names)
+    source = fuzz.image_folder.Source("", names)
     right = fuzz.celeba.Listing(source, None, (), None, fuzz.np.array([0, 3, 6]))
     fuzz.check_listing(right, "train", None)
     for split, identities in (("valid", [0, 3, 6]), ("train", [0, 3, 5]), (None, [0, 3])):
@@ -155,7 +155,7 @@ def test_a_history_that_loses_rows_is_a_finding(tmp_path, monkeypatch):
 
 
 def test_settings_of_another_kind_are_a_finding():
-    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, fuzz.train.TrainConfig())
+    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, fuzz.TrainConfig())
     object.__setattr__(settings, "steps", "3")  # past the check where settings are made
     with pytest.raises(fuzz.FindingError, match="steps is '3'"):
         fuzz.check_settings(settings)

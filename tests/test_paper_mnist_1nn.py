@@ -15,7 +15,7 @@ from dcganlib.datasets import to_float
 class Levels(nn.Module):
     """Draws class k as an even grey of level 20 k + 10, a little off by z."""
 
-    classes, latent_dim = 10, 3
+    num_classes, latent_dim = 10, 3
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Levels(nn.Module):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     run = SimpleNamespace(
-        generator=Levels(), averaged=Levels(), config={"train": {"seed": 3, "prior": "uniform"}}
+        generator=Levels(), ema_generator=Levels(), config={"train": {"seed": 3, "prior": "uniform"}}
     )
     monkeypatch.setattr(benchmark.runs, "read", lambda path: run)
     return tmp_path
@@ -67,10 +67,10 @@ def test_the_table_has_a_line_for_each_set_and_the_mean_and_range_over_its_seeds
 
 
 def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_to_its_end():
-    for recipe in benchmark.RECIPES:
-        config = recipe.config(2, recipe.steps)
-        start = {6248: 2343, 18_744: 7029}[recipe.steps]
-        assert (config.decay_start, config.decay_start + config.decay_steps) == (start, recipe.steps)
+    for experiment in benchmark.EXPERIMENTS:
+        config = experiment.config(2, experiment.steps)
+        start = {6248: 2343, 18_744: 7029}[experiment.steps]
+        assert (config.decay_start, config.decay_start + config.decay_steps) == (start, experiment.steps)
         assert (config.seed, config.prior, config.weight_decay) == (2, "uniform", 2.5e-5)
 
 
@@ -78,11 +78,11 @@ def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_t
 def test_what_is_stored_names_the_command_that_makes_it_again(asked, folder, monkeypatch):
     grey = (20 * torch.arange(10).repeat(2) + 11).to(torch.uint8)[:, None, None, None]
     labels = torch.arange(10).repeat(2)
-    digits = datasets.ImageDataset(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
-    monkeypatch.setattr(benchmark.data, "load", lambda *what, **how: digits)
+    digits = datasets.ImageSet(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
+    monkeypatch.setattr(benchmark.datasets, "load", lambda *what, **how: digits)
     monkeypatch.setattr(benchmark, "train", lambda *what: folder / "run")
     monkeypatch.setattr(benchmark.runs, "PRETRAINED", folder)
     monkeypatch.setattr("sys.argv", ["benchmark", "--samples", "20", "--store", *asked])
     benchmark.main()
-    stored = json.loads((folder / "measured" / benchmark.STORED).read_text(encoding="utf-8"))
+    stored = json.loads((folder / "results" / benchmark.STORED).read_text(encoding="utf-8"))
     assert stored["command"] == " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"])

@@ -47,7 +47,7 @@ def moved(tiny_pair, tiny_images, noise):
         size = pair[0].image_size
         images = nn.functional.pad(tiny_images, [(size - 16) // 2] * 4)
         batches = datasets.make_loader(images, 5, rng=torch.Generator().manual_seed(0))
-        steps = speed.plain_steps(*pair, batches, noise=noise(), **options)
+        steps = speed.plain_steps(*pair, batches, noise=noise(), variant=speed.StepVariant(**options))
         values = [next(steps) for _ in range(3)]
         return [weights(network) for network in pair], values
 
@@ -105,7 +105,7 @@ def test_joining_real_and_fake_changes_nothing_but_batch_norm(tiny_pair, tiny_im
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
             batches = [datasets.to_float(images[:10])]
-            list(speed.plain_steps(*pair, batches, noise=noise(), joined=joined))
+            list(speed.plain_steps(*pair, batches, noise=noise(), variant=speed.StepVariant(joined=joined)))
             found.append(weights(pair[1]))
         assert torch.allclose(*found, rtol=0, atol=2e-5) == same
 
@@ -147,10 +147,10 @@ def test_each_trick_is_one_change():
         ("strided", ["G 2 0", "G 3 0", "D 0 0", "D 1 0"]),
     ],
 )
-def test_a_stand_in_takes_the_place_of_its_own_layers_alone(kind, changed):
+def test_an_optimized_layer_replaces_only_its_own_kind(kind, changed):
     pair = zoo.build("flux-mnist", base_channels=2)
     before = [[[type(m) for m in block] for block in network.blocks] for network in pair]
-    speed._change(*pair, speed.Way(stand_ins=(kind,)))
+    speed._change(*pair, speed.Way(optimized=(kind,)))
     found = [
         f"{player} {i} {j}"
         for player, network, types in zip("GD", pair, before, strict=True)
@@ -225,7 +225,9 @@ def test_flops_of_a_convolution_are_those_on_paper(transposed):
 def test_flops_of_a_step_are_those_on_paper(frozen, tiny_pair, noise):
     g, d = tiny_pair()
     assert sizes.feature_sizes(16, d.layers) == [16, 8, 4, 1]
-    steps = speed.plain_steps(g, d, [torch.zeros(3, 1, 16, 16)], noise=noise(), frozen=frozen)
+    steps = speed.plain_steps(
+        g, d, [torch.zeros(3, 1, 16, 16)], noise=noise(), variant=speed.StepVariant(frozen=frozen)
+    )
     g_layers, d_layers = conv_flops(g, 8), conv_flops(d, 1)
     of_g = 3 * sum(g_layers) - g_layers[0]  # no gradient of z
     real_and_fake = 2 * (3 * sum(d_layers) - d_layers[0])  # none of the images
@@ -492,7 +494,7 @@ def test_no_further_round_begins_that_would_not_be_over_in_time(left, rounds, fa
 def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["speed.py", "--store", "--turn", "0.6", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
-    (tmp_path / "measured").mkdir()
+    (tmp_path / "results").mkdir()
     speed.main()
     stored = runs.results("speed")
     assert stored["command"] == "python benchmarks/speed.py --turn 0.6 --store"
@@ -510,7 +512,7 @@ def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypat
 def test_torch_compile_is_measured_by_itself(fake_children, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["speed.py", "--compile", "--store", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
-    (tmp_path / "measured").mkdir()
+    (tmp_path / "results").mkdir()
     speed.main()
     stored = runs.results("compile")
     assert stored["command"] == "python benchmarks/speed.py --compile --store"
@@ -518,7 +520,7 @@ def test_torch_compile_is_measured_by_itself(fake_children, monkeypatch, tmp_pat
         product(("28px", "64px"), speed.COMPILED)
     )
     assert {tuple(row["start_s"]) for row in stored["rows"]} == {(7.0, 7.0)}
-    assert not runs.PRETRAINED.joinpath("measured", "speed.json").exists()
+    assert not runs.PRETRAINED.joinpath("results", "speed.json").exists()
 
 
 @pytest.mark.parametrize("module", [speed, scaling])

@@ -667,7 +667,7 @@ def read_tree(path: Path, made: dict[str, int | None], chance: random.Random) ->
         with warnings.catch_warnings():
             expect_warnings()
             found = datasets.load(
-                path, image_size=4, channels=1, count=count, strict=strict, cache=chance.random() < 0.3
+                path, image_size=4, channels=1, max_images=count, strict=strict, cache=chance.random() < 0.3
             )
     except ValueError as error:
         if whole and count is None and not (strict and len(whole) < len(made)):
@@ -1164,7 +1164,7 @@ def run_folder(folder: Path, chance: random.Random) -> str:
         else:
             content = spoil(content, chance)
     (path / "history.csv").write_bytes(content)
-    config |= {"classes": 2, "class_names": ["a", "b"]} if chance.random() < 0.5 else {}
+    config |= {"num_classes": 2, "class_names": ["a", "b"]} if chance.random() < 0.5 else {}
     wrong = which == "config" and chance.random() < 0.3
     if wrong:
         config["class_names"] = chance.choice(
@@ -1281,8 +1281,8 @@ def check_settings(found: runs.RunConfig) -> None:
 
 
 def results(folder: Path, chance: random.Random) -> str:
-    """Stored results, spoilt."""
-    path = folder / "measured" / "x.json"
+    """Stored results, damaged."""
+    path = folder / "results" / "x.json"
     path.parent.mkdir()
     path.write_bytes(odd_json({"command": "a", "rows": [{"b": 1.5, "c": [1, 2]}]}, chance))
     kept, runs.PRETRAINED = runs.PRETRAINED, folder

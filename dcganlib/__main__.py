@@ -289,11 +289,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check_numbers(repeats=(options.repeats, 10**6), seed=(options.seed, LARGEST_SEED))
     out = result_file(options.run, options.out)
     files.check_overwrite(out, options.force, ours=is_our_result)
-    settings = {
-        name: getattr(options, name) for name in ("samples", "repeats", "seed", "data", "ema", "inception")
-    }
+    settings = {name: getattr(options, name) for name in ("samples", "repeats", "seed", "ema", "inception")}
     config = EvaluationConfig(**settings)
-    found = evaluate(options.run, config, out=out, root=options.root, device=options.device)
+    found = evaluate(
+        options.run, config, data=options.data, out=out, root=options.root, device=options.device
+    )
     print(found.as_table())
     print(f"wrote {found.file}")
     return 0

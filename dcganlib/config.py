@@ -191,7 +191,6 @@ class EvaluationConfig:
             smaller training set limits both.
         repeats: Number of repeats, each with new samples and other training images.
         seed: Seed of the first repeat; the next ones count up from it.
-        data: Folder or name of the run's images, if they were moved since; by default where they were.
         ema: Use the moving average of G's weights if the run has one; else those of the last step.
         inception: Compute the FID as well. Needs torch-fidelity, the weights of Inception, and colour images.
 
@@ -202,7 +201,6 @@ class EvaluationConfig:
     samples: Annotated[int, Range(MIN_SAMPLES, below=LARGEST)] = 10_000
     repeats: Count = 3
     seed: Whole = 0
-    data: str | Path | None = None
     ema: bool = True
     inception: bool = False
 

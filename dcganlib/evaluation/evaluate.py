@@ -179,6 +179,7 @@ def evaluate(
     run: str | Path,
     config: EvaluationConfig = EvaluationConfig(),  # noqa: B008 (frozen)
     *,
+    data: str | Path | None = None,
     out: str | Path | None = None,
     root: str | Path | None = None,
     device: str = "auto",
@@ -193,6 +194,7 @@ def evaluate(
     Args:
         run: A run's folder, or the name of a pretrained one.
         config: What to measure, and how often.
+        data: Where the run's images are now, if they were moved; a folder, a zip or a name.
         out: File to write. By default ``evaluation.json`` in the run's folder, or ``evaluation-NAME.json`` in
             the current folder for a pretrained run.
         root: Folder of the datasets, as in ``datasets.load``.
@@ -207,7 +209,7 @@ def evaluate(
         MemoryError: The samples would not fit into memory.
         OSError: The file cannot be written.
     """
-    found, settings = runs.read(run), runs.moved(runs.read_config(run), config.data)
+    found, settings = runs.read(run), runs.moved(runs.read_config(run), data)
     file = _checked_file(run, out)
     sampler, weights = _sampler(found, config.ema, settings.train.prior)
     place = pick_device(device)

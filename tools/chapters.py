@@ -1,14 +1,14 @@
-"""Keep each chapter's pair in step: people edit ``NN_name.md``, and ``NN_name.ipynb`` is made from it.
+"""Keep each chapter's two files in step: edit ``NN_name.md``; ``NN_name.ipynb`` is generated from it.
 
-    python tools/chapters.py sync          carry prose and captions into the notebook; outputs stay
-    python tools/chapters.py execute 03    run the code from a fresh kernel, store outputs and run times
-    python tools/chapters.py format        lay out the code cells as ruff does
-    python tools/chapters.py stamp         repeat the repository's address of _config.yml where it is needed
-    python tools/chapters.py check         say what is out of step; the exit status is 1 if anything is
+    python tools/chapters.py sync          copy prose and captions into the notebook, keep its outputs
+    python tools/chapters.py execute 03    run the code in a fresh kernel, store outputs and run times
+    python tools/chapters.py format        format the code cells with ruff
+    python tools/chapters.py stamp         write the repository's address from _config.yml wherever it is used
+    python tools/chapters.py check         list what is out of step; the exit status is 1 if anything is
 
-Without numbers, all chapters. The .md is always the source: nothing here reads a time stamp. `execute` runs
-a chapter twice where the processor has AVX-512 and bfloat16: as it is, and limited to AVX2, for the second
-run time and to see that both print the same. With --once the second run is left out.
+Without numbers, all chapters are processed. The .md is always the source, whatever the time stamps. On a
+processor with AVX-512 and bfloat16, `execute` runs a chapter twice, the second time limited to AVX2, to
+measure that run time and to compare the outputs. --once skips the second run.
 """
 
 from __future__ import annotations

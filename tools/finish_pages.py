@@ -1,15 +1,15 @@
-"""Finish the rendered pages: a Sphinx extension that mends what the theme and the notebooks leave undone.
+"""A Sphinx extension that corrects the rendered pages where the theme and the notebooks fall short.
 
-Loaded by ``_config.yml``. After the build every page is read once and written back with
+Loaded by ``_config.yml``. After the build it rewrites every page with
 
-- one viewport, no script of a service that the book does not use, and no script twice;
-- the roles that make lists and tables right for screen readers;
-- pictures as files of their own, fetched as they come into view, with their size so that nothing jumps;
-- each animation with its last frame as a still, for readers who want no motion and for print;
-- a hanging indent for long lines of source and output, so that a wrapped line keeps its place;
-- what a word means, on each link into the glossary.
+- one viewport, no scripts of unused services, and no duplicate scripts;
+- roles that describe lists and tables correctly to screen readers;
+- images as separate files, loaded lazily, with their size so that the layout does not jump;
+- a still of each animation's last frame, for print and for readers who prefer reduced motion;
+- a hanging indent for long lines of source and output, so that wrapped lines stay aligned;
+- definitions as tooltips on the links into the glossary.
 
-Each step is a function from text to text, so that it can be tried alone.
+Each step is a function from text to text, which can be tested on its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-WIDEST_LINE = 88  # columns that fit beside both sidebars; the chapters' own code keeps to it
+WIDEST_LINE = 88  # columns that fit between the sidebars; the limit of the chapters' code
 
 _INLINE_PICTURE = re.compile(
     r'<img (?P<before>[^>]*?)src="data:image/(?P<kind>\w+);base64,(?P<data>[^"]+)"(?P<after>[^>]*)>'
@@ -41,16 +41,16 @@ _TERM_LINK = re.compile(r'<a class="reference internal" href="((?:glossary\.html
 
 
 def without_repeats(page: str) -> str:
-    """Keep one viewport, each inline script once, and none of Thebe's, which no page uses."""
+    """Keep one viewport and one copy of each inline script; remove Thebe's, which no page uses."""
     seen: set[str] = set()
 
     def first(match: re.Match[str]) -> str:
-        found = match[0]
-        key = "viewport" if "viewport" in found else found
-        if "thebe" in found or key in seen:
+        element = match[0]
+        key = "viewport" if "viewport" in element else element
+        if "thebe" in element or key in seen:
             return ""
         seen.add(key)
-        return found
+        return element
 
     head, end, rest = page.partition("</head>")
     head = re.sub(r'<meta name="viewport"[^>]*>|<script\b[^>]*>[^<]*</script>', first, head)
@@ -58,12 +58,14 @@ def without_repeats(page: str) -> str:
 
 
 def with_roles(page: str) -> str:
-    """Give screen readers the structure that the eye sees."""
+    """Describe the visible structure to screen readers."""
     page = page.replace('role="doc-biblioentry"', 'role="listitem"')  # the parent is a list
-    page = re.sub(r'<th class="head">\s*(<p>\s*</p>)?\s*</th>', "<td></td>", page)  # a corner names nothing
-    # A signature over several lines is made of <dd> without <dt>: no list of definitions.
+    page = re.sub(
+        r'<th class="head">\s*(<p>\s*</p>)?\s*</th>', "<td></td>", page
+    )  # an empty corner is no header
+    # A signature over several lines is a list of <dd> without <dt>, which is no list of definitions.
     page = _SIGNATURE.sub(_as_lines, page)
-    # A button whose words can be read is called by these words.
+    # A button with a visible text needs no other name.
     page = re.sub(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r"\1", page)
     page = re.sub(r'(<i class="theme-switch [^>]*?)\s+title="[^"]*"', r"\1", page)  # the button has a name
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
@@ -79,12 +81,12 @@ def _as_lines(match: re.Match[str]) -> str:
 
 
 def with_picture_files(page: str, folder: Path, address: str) -> str:
-    """Move pictures that a page carries in itself into files; give animations a still.
+    """Move embedded images into files, and add a still to each animation.
 
     Args:
         page: The page.
-        folder: Where the files go.
-        address: Of this folder, from the page.
+        folder: Folder for the files.
+        address: Address of this folder, relative to the page.
     """
 
     def moved(match: re.Match[str]) -> str:
@@ -111,11 +113,11 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
 
 
 def with_picture_sizes(page: str, folder: Path) -> str:
-    """Fetch a picture as it comes into view, and keep its place until then.
+    """Load images lazily, and reserve their space until then.
 
     Args:
         page: The page.
-        folder: Of the page, from which its addresses lead.
+        folder: Folder of the page, which its addresses are relative to.
     """
 
     def sized(match: re.Match[str]) -> str:
@@ -132,14 +134,16 @@ def with_picture_sizes(page: str, folder: Path) -> str:
         given = re.search(r'\bwidth="(\d+)"', attributes)
         if given:
             shape = f' height="{round(int(given[1]) * high / wide)}"'
-        lazy = "" if "animation-still" in attributes else ' loading="lazy"'  # print shows it, seen or not
+        lazy = (
+            "" if "animation-still" in attributes else ' loading="lazy"'
+        )  # print shows it even if it was never in view
         return f"<img {attributes}{shape}{lazy}>"
 
     return _PICTURE.sub(sized, page)
 
 
 def with_hanging_lines(page: str) -> str:
-    """Indent the continuation of each line of source or output that is wider than the page."""
+    """Indent the continuation lines of source and output that is wider than the page."""
 
     def lined(match: re.Match[str]) -> str:
         start, middle, code = match.groups()
@@ -163,7 +167,7 @@ def with_hanging_lines(page: str) -> str:
 
 
 def meanings(glossary: str) -> dict[str, str]:
-    """What each term of the rendered glossary means, in plain text, by its anchor."""
+    """The definition of each term of the rendered glossary, in plain text, by its anchor."""
     return {
         anchor: re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", text))).strip()
         for anchor, text in _TERM.findall(glossary)
@@ -171,19 +175,19 @@ def meanings(glossary: str) -> dict[str, str]:
 
 
 def with_meanings(page: str, terms: dict[str, str]) -> str:
-    """Say on each link into the glossary what the term means; one with a formula stays without."""
+    """Add the definition to each link into the glossary as a tooltip, unless it contains a formula."""
 
-    def told(match: re.Match[str]) -> str:
+    def with_tooltip(match: re.Match[str]) -> str:
         meaning = terms.get(match[2], "")
         if not meaning or "\\" in meaning:
             return match[0]
         return f'<a class="reference internal" href="{match[1]}" title="{html.escape(meaning)}">'
 
-    return _TERM_LINK.sub(told, page)
+    return _TERM_LINK.sub(with_tooltip, page)
 
 
 def finish(folder: Path) -> None:
-    """Finish all pages of a rendered book."""
+    """Correct all pages of a rendered book."""
     pictures = folder / "_images"
     pictures.mkdir(exist_ok=True)
     glossary = folder / "book" / "glossary.html"

@@ -1,6 +1,6 @@
-"""The inventories that turn `torch.Tensor` in the reference into a link, with no network at build time.
+"""Sphinx inventories that link names such as `torch.Tensor` in the reference, without network at build time.
 
-``python tools/inventories.py`` writes ``book/inventories/PROJECT.inv`` from the table below, in Sphinx's own
+``python tools/inventories.py`` writes ``book/inventories/PROJECT.inv`` from the table below, in Sphinx's
 format, with only the names that the reference uses. ``python tools/inventories.py check`` downloads each
 project's full inventory and fails where an address of the table is no longer in it.
 """

@@ -1,7 +1,7 @@
 """Test with other versions than the pinned ones: ``python tools/other_versions.py lowest|colab``.
 
-Each has its own environment in _build. What is installed there is resolved on the day, as for everybody who
-installs the package without the lock: this finds what the lock hides.
+Each uses its own environment in _build. Its packages are resolved anew each time, as for everyone who
+installs the package without the lock, so this finds problems that the lock hides.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Make what a release carries, in ``_build/release``: ``python tools/release.py vX.Y.Z`` after ``make book``.
+"""Make the files of a release in ``_build/release``: ``python tools/release.py vX.Y.Z`` after ``make book``.
 
-That is the rendered site as a zip, its SHA-256 in the format that ``sha256sum --check`` reads, and the notes
-of that version from ``CHANGELOG.md``.
+These are the rendered site as a zip, its SHA-256 in the format of ``sha256sum --check``, and the notes of the
+version from ``CHANGELOG.md``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def notes(changelog: str, version: str) -> str:
 
 
 def pack(site: Path, out: Path) -> str:
-    """Zip a folder: the same bytes for the same files, in whatever order and at whatever time.
+    """Zip a folder reproducibly: the same files give the same bytes.
 
     Returns:
         The SHA-256 of the zip, in hexadecimal.

@@ -1,6 +1,6 @@
-"""Keep a finished run with the package: its config, history, film and 16-bit weights, without the checkpoint.
+"""Store a finished run in the package: its config, history, animation and 16-bit weights, no checkpoint.
 
-Of a run with averaged weights, these alone are kept, with the last grid of the others as a picture.
+Of a run with averaged weights only these are stored, with the last grid of the other weights as an image.
 
 dcganlib train mnist --precision bfloat16 --out runs/mnist
 python tools/store_run.py runs/mnist mnist
@@ -25,8 +25,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("name", help="name under which `runs.read` will find it")
-    parser.add_argument("--frames", type=int, default=40, help="frames of the film (%(default)s)")
+    parser.add_argument("name", help="name of the stored run")
+    parser.add_argument("--frames", type=int, default=40, help="frames of the animation (%(default)s)")
     options = parser.parse_args()
 
     run = runs.read(options.run)

@@ -1,4 +1,4 @@
-"""Close `make test` with what was checked: ``python tools/summary.py SECONDS_AT_START``."""
+"""Print the summary of `make test`: ``python tools/summary.py SECONDS_AT_START``."""
 
 import json
 import sys

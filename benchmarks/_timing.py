@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: processes that take turns, counts, fits, and what the machine is."""
+"""Shared by the speed benchmarks: processes that take turns, FLOP counts, fits, and the machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import torch
 
 
 class Child:
-    """A fresh process of a benchmark. It gets ready, then does what it is asked, and waits in between.
+    """A fresh process of a benchmark. It prepares its work, then answers requests one by one.
 
     Args:
-        script: The benchmark, which calls ``serve`` where it is started with ``--child``.
-        spec: What the process is to be; plain values.
-        deadline: When to give up on an answer and end the process, by ``time.perf_counter``.
+        script: The benchmark, which calls ``serve`` if it is started with ``--child``.
+        spec: The task of the process; plain values.
+        deadline: When to stop waiting for an answer and end the process, by ``time.perf_counter``.
 
     Attributes:
-        ready: What it said when it was ready.
+        ready: Its report after the preparation.
         seconds: From its start until then, imports included.
 
     Raises:
@@ -78,13 +78,14 @@ class Child:
 
 
 def serve(prepare: Callable[[], tuple[dict[str, Any], Callable[..., dict[str, Any]]]]) -> None:
-    """Be a ``Child``: get ready, then answer one request a line until there are no more.
+    """Run as a ``Child``: prepare, then answer one request per line until there are no more.
 
     Args:
-        prepare: Gives what to say when ready, and what takes a request's values and gives the answer.
+        prepare: Returns the report of the preparation, and a function that turns the values of a request into
+            the answer.
     """
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as replies:
-        os.dup2(2, 1)  # whatever else is printed must not mix with the answers
+        os.dup2(2, 1)  # other output must not mix with the answers
         ready, handle = prepare()
         replies.write(json.dumps(ready) + "\n")
         for line in sys.stdin:
@@ -92,7 +93,7 @@ def serve(prepare: Callable[[], tuple[dict[str, Any], Callable[..., dict[str, An
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given, so that a clock may be read."""
+    """Wait until the device has finished its work, before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -100,7 +101,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that some work takes."""
+    """Measure the seconds of a function call."""
     synchronise(device)
     begin = time.perf_counter()
     work()
@@ -112,9 +113,9 @@ def peak(precision: str, device: torch.device, sizes: Sequence[int] | None = Non
     """FLOP/s of the machine's fastest square matrix product at this moment; a multiply-add counts as two."""
     if device.type == "cuda":  # let float32 products round as its convolutions do
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    usual, repeats = ((4096, 8192), 10) if device.type == "cuda" else ((1024, 2048), 3)
+    default_sizes, repeats = ((4096, 8192), 10) if device.type == "cuda" else ((1024, 2048), 3)
     best = 0.0
-    for n in sizes or usual:
+    for n in sizes or default_sizes:
         a, b = (torch.randn(n, n, device=device).to(getattr(torch, precision)) for _ in range(2))
         out = torch.empty_like(a)
         seconds = min(

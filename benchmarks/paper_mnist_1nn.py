@@ -10,7 +10,7 @@ All networks are trained on the first 50,000 training images; the other 10,000 a
 
 python benchmarks/paper_mnist_1nn.py --out runs/paper-mnist                   all of it: hours on two cores
 python benchmarks/paper_mnist_1nn.py --out runs/quick --quick                 a short form: minutes
-python benchmarks/paper_mnist_1nn.py --out runs/paper-mnist --validate        errors on the 10,000 kept apart
+python benchmarks/paper_mnist_1nn.py --out runs/paper-mnist --validate        errors on 10,000 held-out ones
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/paper-mnist"), help="folder (%(default)s)")
     parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 50_000], help="images drawn")
     parser.add_argument("--many", type=int, help="as many of the longest run's as well")
-    parser.add_argument("--validate", action="store_true", help="test on training images kept apart")
+    parser.add_argument("--validate", action="store_true", help="test on the held-out training images")
     parser.add_argument(
         "--no-ema", dest="ema", action="store_false", help="the last weights, not the averaged ones"
     )
@@ -198,10 +198,10 @@ def main() -> None:
     columns = sorted({row["count"] for row in rows})
     print(table(rows, columns))
     kind = "validation" if options.validate else "test"
-    asked = ["--only", *options.only] if options.only else []
-    asked += ["--many", str(options.many)] if options.many else []
+    arguments = ["--only", *options.only] if options.only else []
+    arguments += ["--many", str(options.many)] if options.many else []
     content = {
-        "command": " ".join(["python benchmarks/paper_mnist_1nn.py", *asked, "--store"]),
+        "command": " ".join(["python benchmarks/paper_mnist_1nn.py", *arguments, "--store"]),
         "set": f"mnist, {len(queries):,} {kind} images",
         "trained_on": TRAIN_IMAGES,
         "weights": "ema" if options.ema else "last step",

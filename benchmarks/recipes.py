@@ -1,16 +1,16 @@
-"""What each choice of a DCGAN is worth: the same digits, the same budget, one choice changed at a time.
+"""An ablation study of the DCGAN: the same digits, the same budget, one choice changed at a time.
 
 Every recipe sees 16,000 digits of MNIST's training split (1,000 steps of 16) at half the usual width, and
-starts from the same weights and the same order of images where its networks allow it. The averaged weights
-come from the same run.
+starts from the same weights and the same order of images if its networks allow it. The averaged weights
+come from the same runs.
 
 python benchmarks/recipes.py                     # train what is missing: 60 runs, about a minute each
 python benchmarks/recipes.py --measure           # measure all that is there, and print the table
 python benchmarks/recipes.py --table             # print the table of the stored measures
 python benchmarks/recipes.py --quick             # two recipes, few steps: two minutes
 
-A run that is there is not trained again, so the work can be stopped at any time, and two processes may share
-it. One thread a process is fastest: OMP_NUM_THREADS=1. On Linux, MALLOC_MMAP_THRESHOLD_=4294967296
+Finished runs are reused, so the work can be stopped at any time, and several processes can share it. One
+thread per process is fastest: OMP_NUM_THREADS=1. On Linux, MALLOC_MMAP_THRESHOLD_=4294967296
 MALLOC_TRIM_THRESHOLD_=8589934592 keeps big blocks of memory between steps, which saves a tenth of the time.
 """
 
@@ -302,11 +302,11 @@ def measure_all(
     rows = []
     for recipe, seed in product(recipes, range(seeds)):
         folder = out / f"{recipe.name}-{seed}"
-        kept = folder / "measures.json"
-        found = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+        file = folder / "measures.json"
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         if not found or found[0]["samples"] != samples:
             found = [{"samples": samples, **row} for row in _rows(folder, judge, samples)]
-            files.write_text(kept, json.dumps(found, indent=1) + "\n")
+            files.write_text(file, json.dumps(found, indent=1) + "\n")
             print(f"{folder.name}: measured", flush=True)
         rows += [{name: value for name, value in row.items() if name != "samples"} for row in found]
     return {

@@ -70,7 +70,7 @@ def measure(axis: str, value: int, device: torch.device) -> dict[str, float]:
 def _stepper(
     batch: int, width: int, size: int, images: torch.Tensor, rng: torch.Generator, device: torch.device
 ) -> Callable[[], object]:
-    """Start a training, take its first step, which sets up, and give what takes the next one."""
+    """Start a training and take its first step, which sets up; return a function that takes the next one."""
     pair = zoo.build("dcgan", image_size=size, base_channels=width, rng=rng)
     loader = datasets.make_loader(images, batch, rng=rng, device=device)
     state = init_state(*(network.to(device) for network in pair), TrainConfig(batch_size=batch))
@@ -115,7 +115,7 @@ def table(rows: list[dict[str, Any]], laws: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure all points, print the tables and keep them where asked."""
+    """Measure all points, print the tables and store them on request."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -280,7 +280,7 @@ def plain_steps(
 
 
 class Digits(Dataset):
-    """Images in memory that come as pictures, one at a time, as torchvision's MNIST gives them."""
+    """Images in memory, accessed one at a time as pictures, like torchvision's MNIST."""
 
     def __init__(self, images: Tensor, transform: Callable[[Image.Image], Tensor]) -> None:
         self.images, self.transform = images, transform
@@ -292,8 +292,8 @@ class Digits(Dataset):
         return self.transform(Image.fromarray(self.images[index, 0].numpy())), 0
 
 
-def load(size: int, root: str | None, pictures: str) -> datasets.ImageDataset:
-    """The set for images of this size."""
+def load(size: int, root: str | None, pictures: str) -> datasets.ImageSet:
+    """The dataset for images of this size."""
     if size != 28:
         return datasets.load(pictures, image_size=size)
     try:
@@ -303,7 +303,7 @@ def load(size: int, root: str | None, pictures: str) -> datasets.ImageDataset:
 
 
 def picture_batches(size: int, batch: int, root: str | None, pictures: str, workers: int) -> Iterator[Tensor]:
-    """Batches without end from a DataLoader whose set transforms each picture when it is asked for."""
+    """Endless batches from a DataLoader whose dataset transforms each picture on access."""
     from torchvision import datasets, transforms  # here, as it is a part of this way's start
 
     to_range = [transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
@@ -320,7 +320,7 @@ def picture_batches(size: int, batch: int, root: str | None, pictures: str, work
 def prepare(
     network: str, way: Way, device: torch.device, root: str | None, pictures: str
 ) -> tuple[dict[str, float], Callable[..., dict[str, float]]]:
-    """Get ready to train in this way; gives what ``serve`` wants."""
+    """Prepare a training in this way, for ``serve``."""
     if way.keep_memory:
         from dcganlib.runtime import cpu_layers
 
@@ -534,10 +534,10 @@ def imports(times: int) -> dict[str, Any]:
     code = clock + "".join(f"{line}\ntimes.append(time.perf_counter())\n" for line in lines)
     found, helped = [], []
     for _ in range(times):
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", code + "print(json.dumps(times))"], stdout=subprocess.PIPE, check=True
         )
-        ends = json.loads(told.stdout)
+        ends = json.loads(done.stdout)
         found.append([b - a for a, b in itertools.pairwise(ends)])
         begin = time.perf_counter()
         subprocess.run([sys.executable, "-m", "dcganlib", "--help"], stdout=subprocess.PIPE, check=True)
@@ -577,7 +577,7 @@ def last_line(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, and keep the results where asked."""
+    """Measure, print, and store the results on request."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -585,7 +585,7 @@ def main() -> None:
     parser.add_argument("--turn", type=float, default=1.5, help="seconds of a process's turn (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="three rounds at most, no tricks")
     parser.add_argument("--compile", action="store_true", help="torch.compile alone, in place of the rest")
-    parser.add_argument("--workers", type=int, help="processes of the DataLoader (2 beside a GPU, else 0)")
+    parser.add_argument("--workers", type=int, help="processes of the DataLoader (2 with a GPU, else 0)")
     parser.add_argument("--store", action="store_true", help="keep the results with the package")
     parser.add_argument("--root", help="folder of the sets (DCGANLIB_DATA, else ~/.cache/dcganlib)")
     parser.add_argument("--device", default="auto", help="as for dcganlib train (%(default)s)")
@@ -634,7 +634,7 @@ def tricks(bench: Bench, chosen: dict[str, tuple[Way, Way]]) -> list[dict[str, A
 
 
 def all_rounds(bench: Bench, networks: Sequence[str], ways: dict[str, Way]) -> dict[str, list[Any]]:
-    """The rounds of each pair of networks, as many as are asked for or are over by the deadline.
+    """The rounds of each pair of networks, as many as requested or as end by the deadline.
 
     Returns:
         For each pair, in the order given, ``Bench.round`` of each round. A pair whose first round was not

@@ -209,15 +209,15 @@ def evaluate(
         MemoryError: The samples would not fit into memory.
         OSError: The file cannot be written.
     """
-    found, settings = runs.read(run), runs.moved(runs.read_config(run), data)
+    settings = runs.moved(runs.read_config(run), data)
     file = _checked_file(run, out)
-    sampler, weights = _sampler(found, config.ema, settings.train.prior)
+    sampler, weights = _sampler(runs.read(run), config.ema, settings.train.prior)
     place = pick_device(device)
     embedder, notes = _embedder(settings, config.inception, place)
-    study = _study(sampler, embedder, _split(settings, root, config.seed), config.samples)
+    study = _Study.plan(sampler, embedder, _split(settings, root, config.seed), config.samples)
     if study.samples < config.samples:
         notes.append(
-            f"The dataset has only {len(study.train):,} training images, so no more samples were drawn."
+            f"The dataset has only {len(study.data.train):,} training images, so no more samples were drawn."
         )
     _check_memory(study, place)
     seeds = tuple(range(config.seed, config.seed + config.repeats))
@@ -231,9 +231,9 @@ def evaluate(
         samples=study.samples,
         real_samples=study.real_samples,
         searched=study.searched,
-        train=len(study.train),
-        held_out=len(study.held_out),
-        held_out_source=study.held_out_source,
+        train=len(study.data.train),
+        held_out=len(study.data.held_out),
+        held_out_source=study.data.source,
         seeds=seeds,
         measures=measures,
         classes=classes,
@@ -353,12 +353,21 @@ class _Study:
 
     sampler: _Sampler
     embedder: _Embedder
-    train: Tensor
-    labels: Tensor | None
-    held_out: Tensor
-    held_out_source: str
+    data: _Split
     samples: int
     real_samples: int
+
+    @classmethod
+    def plan(cls, sampler: _Sampler, embedder: _Embedder, data: _Split, samples: int) -> _Study:
+        """Limit the samples to the images that there are; too few are refused."""
+        count = min(samples, len(data.train))
+        real_count = min(count, len(data.held_out))
+        if real_count < MIN_SAMPLES:
+            raise ValueError(
+                f"the dataset is too small to measure: {real_count} images are held out, {MIN_SAMPLES} are "
+                "needed"
+            )
+        return cls(sampler, embedder, data, count, real_count)
 
     @property
     def searched(self) -> int:
@@ -367,7 +376,8 @@ class _Study:
     def to(self, place: torch.device) -> _Study:
         """The same with the generator and the images on a device."""
         self.sampler.generator.to(place)
-        return replace(self, train=self.train.to(place), held_out=self.held_out.to(place))
+        data = replace(self.data, train=self.data.train.to(place), held_out=self.data.held_out.to(place))
+        return replace(self, data=data)
 
 
 @dataclass(frozen=True)
@@ -395,17 +405,6 @@ def _sampler(run: runs.Run, ema: bool, prior: Prior) -> tuple[_Sampler, str]:
     return _Sampler(generator, prior), "ema" if is_ema else "last step"
 
 
-def _study(sampler: _Sampler, embedder: _Embedder, split: _Split, samples: int) -> _Study:
-    count = min(samples, len(split.train))
-    real_count = min(count, len(split.held_out))
-    if real_count < MIN_SAMPLES:
-        raise ValueError(
-            f"the dataset is too small to measure: {real_count} images are held out, {MIN_SAMPLES} are needed"
-        )
-    images = split.train, split.labels if sampler.generator.num_classes else None, split.held_out
-    return _Study(sampler, embedder, *images, split.source, count, real_count)
-
-
 @contextmanager
 def _stage(bar: Any, label: str) -> Iterator[None]:
     """One step of a progress bar."""
@@ -418,9 +417,9 @@ def _measure(study: _Study, seeds: Sequence[int]) -> tuple[dict[str, Measure], d
     """All measures and class counts by name, over all repeats."""
     with tqdm(total=2 + 6 * len(seeds), unit="step") as bar:
         with _stage(bar, "features of training images"):
-            train = study.embedder.embed(study.train)
+            train = study.embedder.embed(study.data.train)
         with _stage(bar, "features of held-out images"):
-            held_out = study.embedder.embed(study.held_out)
+            held_out = study.embedder.embed(study.data.held_out)
         repeats = [_measure_once(study, train, held_out, seed, bar) for seed in seeds]
     measures = {
         name: Measure(
@@ -445,9 +444,9 @@ def _measure_once(study: _Study, train: Features, held_out: Features, seed: int,
     embedder, generator = study.embedder, study.sampler.generator
     rng = torch.Generator().manual_seed(seed)
     z = sample_z(study.samples, generator.latent_dim, prior=study.sampler.prior, rng=rng)
-    train_order = torch.randperm(len(study.train), generator=rng)
-    held_out_order = torch.randperm(len(study.held_out), generator=rng)
-    labels = None if study.labels is None else _draw_labels(study.labels, study.samples, rng)
+    train_order = torch.randperm(len(study.data.train), generator=rng)
+    held_out_order = torch.randperm(len(study.data.held_out), generator=rng)
+    labels = _draw_labels(study.data.labels, study.samples, rng) if generator.num_classes else None
     with _stage(bar, "generating samples"):
         images = draw(generator, z, labels)
     with _stage(bar, "features of samples"):
@@ -473,13 +472,13 @@ def _measure_once(study: _Study, train: Features, held_out: Features, seed: int,
     return _Repeat(measures, baseline, counts)
 
 
-def _draw_labels(labels: Tensor, count: int, rng: torch.Generator) -> Tensor:
+def _draw_labels(labels: Tensor | None, count: int, rng: torch.Generator) -> Tensor | None:
     """Draw labels with the class shares of the training set, independently of the reference images.
 
     With the labels of the reference images themselves, the class counts of samples and reference would match
     by construction, closer than those of any two sets of real images.
     """
-    return labels[torch.randint(len(labels), (count,), generator=rng)]
+    return None if labels is None else labels[torch.randint(len(labels), (count,), generator=rng)]
 
 
 def _select(features: Features, chosen: Tensor, names: Sequence[str]) -> Features:
@@ -489,23 +488,23 @@ def _select(features: Features, chosen: Tensor, names: Sequence[str]) -> Feature
 
 def _compare(embedder: _Embedder, real: Features, fake: Features, rng: torch.Generator) -> dict[str, float]:
     """All measures of two sets; those of memorization need the whole training set."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     real_rows, fake_rows = real[embedder.space], fake[embedder.space]
     network = embedder.network
     if network is not None:  # pixels are far from normally distributed
-        found["Fréchet distance"] = metrics.frechet_distance(real_rows, fake_rows)
+        values["Fréchet distance"] = metrics.frechet_distance(real_rows, fake_rows)
         size = min(1000, len(real_rows))
-        found["kernel distance"] = metrics.kernel_distance(real_rows, fake_rows, subset_size=size, rng=rng)
+        values["kernel distance"] = metrics.kernel_distance(real_rows, fake_rows, subset_size=size, rng=rng)
         counts, expected = (_count(network, features["labels"]) for features in (fake, real))
-        found["missing classes"] = float(len(metrics.missing_classes(counts[: network.outputs])))
-        found["classes, chi-squared"] = metrics.chi2_distance(counts, expected)
-    found["precision"], found["recall"] = metrics.precision_recall(real_rows, fake_rows)
+        values["missing classes"] = float(len(metrics.missing_classes(counts[: network.outputs])))
+        values["classes, chi-squared"] = metrics.chi2_distance(counts, expected)
+    values["precision"], values["recall"] = metrics.precision_recall(real_rows, fake_rows)
     one_nn = metrics.one_nn_accuracy(real_rows, fake_rows)
-    found["1-NN accuracy"] = one_nn.accuracy
-    found["1-NN accuracy, real"], found["1-NN accuracy, fake"] = one_nn.on_real, one_nn.on_fake
+    values["1-NN accuracy"] = one_nn.accuracy
+    values["1-NN accuracy, real"], values["1-NN accuracy, fake"] = one_nn.on_real, one_nn.on_fake
     if embedder.inception is not None:
-        found["FID (Inception)"] = metrics.frechet_distance(real["Inception"], fake["Inception"])
-    return found
+        values["FID (Inception)"] = metrics.frechet_distance(real["Inception"], fake["Inception"])
+    return values
 
 
 def _nearest_distances(queries: Features, chosen: Tensor, train: Features) -> Features:
@@ -516,9 +515,9 @@ def _nearest_distances(queries: Features, chosen: Tensor, train: Features) -> Fe
 
 def _memorization(fake: Features, real: Features) -> dict[str, float]:
     """Measures of memorization, from the distances of samples and of held-out images by space."""
-    found = {space: metrics.compare_distances(fake[space], real[space]) for space in fake}
-    ratios = {f"memorization in {space}, ratio": both.ratio for space, both in found.items()}
-    return ratios | {f"memorization in {space}, share": both.share for space, both in found.items()}
+    by_space = {space: metrics.compare_distances(fake[space], real[space]) for space in fake}
+    ratios = {f"memorization in {space}, ratio": both.ratio for space, both in by_space.items()}
+    return ratios | {f"memorization in {space}, share": both.share for space, both in by_space.items()}
 
 
 def _count(network: classifier.Classifier, labels: Tensor) -> Tensor:
@@ -595,8 +594,8 @@ def _inception(channels: int) -> _Inception:
 def _check_memory(study: _Study, place: torch.device) -> None:
     """Refuse samples that do not fit into memory, before any are generated."""
     available = memory.free_memory(place)
-    count, rows = study.samples, study.samples + len(study.train) + len(study.held_out)
-    needed = count * study.train[0].numel() + 4 * study.embedder.width * rows + WORKING_MEMORY
+    count, rows = study.samples, study.samples + len(study.data.train) + len(study.data.held_out)
+    needed = count * study.data.train[0].numel() + 4 * study.embedder.width * rows + WORKING_MEMORY
     if available is not None and needed > available:
         raise MemoryError(
             f"{count:,} samples take {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free: use "

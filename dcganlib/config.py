@@ -10,7 +10,6 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 

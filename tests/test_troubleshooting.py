@@ -14,6 +14,7 @@ QUOTED = 48  # letters of its longest part that the page must quote; what follow
 
 PROGRAMMER = "only a caller's own code can cause it: a tensor or an argument of the wrong kind"
 LEFT_OUT = {  # not on the page: each message, and why
+    "module dcganlib.datasets has no attribute …": PROGRAMMER,
     "expected uint8 images, got …": PROGRAMMER,
     "module dcganlib.datasets has no attribute …": PROGRAMMER,
     "images must be a tensor of shape (N, C, H, W), got …: …": PROGRAMMER,

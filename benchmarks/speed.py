@@ -292,7 +292,7 @@ class Digits(Dataset):
         return self.transform(Image.fromarray(self.images[index, 0].numpy())), 0
 
 
-def load(size: int, root: str | None, pictures: str) -> datasets.ImageSet:
+def load(size: int, root: str | None, pictures: str) -> datasets.ImageDataset:
     """The dataset for images of this size."""
     if size != 28:
         return datasets.load(pictures, image_size=size)

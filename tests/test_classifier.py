@@ -255,7 +255,7 @@ def test_what_is_no_set_is_refused_by_its_kind(small, stripes):
     loader = datasets.make_loader(stripes.images, 16)
     for use in (build, lambda given: accuracy(small, given), lambda given: learn(small, given)):
         for given, kind in ((loader, "Loader"), (stripes.images, "Tensor")):
-            with pytest.raises(ValueError, match=f"expected an ImageSet from datasets.load, got {kind}"):
+            with pytest.raises(ValueError, match=f"expected an ImageDataset from datasets.load, got {kind}"):
                 use(given)
     with pytest.raises(ValueError, match="got ImageDataset: pass the ImageDataset's .images"):
         predict(small, stripes)

@@ -21,7 +21,6 @@ import torch
 from dcganlib import datasets, models, runs, train, zoo
 from dcganlib.__main__ import main
 from dcganlib.config import TrainConfig
-from dcganlib.datasets import registry
 from dcganlib.runtime import checkpoint, distributed, files
 from dcganlib.runtime.device import pick_device
 from dcganlib.runtime.randomness import fork_rng

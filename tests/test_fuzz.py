@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from dcganlib import runs
-from dcganlib.datasets import image_files
 from dcganlib.runtime import checkpoint
 
 fuzz = pytest.importorskip("fuzz", reason="resource, which it limits memory with, is not on Windows")

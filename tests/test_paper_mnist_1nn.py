@@ -78,7 +78,7 @@ def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_t
 def test_what_is_stored_names_the_command_that_makes_it_again(asked, folder, monkeypatch):
     grey = (20 * torch.arange(10).repeat(2) + 11).to(torch.uint8)[:, None, None, None]
     labels = torch.arange(10).repeat(2)
-    digits = datasets.ImageSet(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
+    digits = datasets.ImageDataset(grey.expand(-1, 1, 28, 28).contiguous(), labels, "few", "", "")
     monkeypatch.setattr(benchmark.datasets, "load", lambda *what, **how: digits)
     monkeypatch.setattr(benchmark, "train", lambda *what: folder / "run")
     monkeypatch.setattr(benchmark.runs, "PRETRAINED", folder)

@@ -16,9 +16,8 @@ PROGRAMMER = "only a caller's own code can cause it: a tensor or an argument of 
 LEFT_OUT = {  # not on the page: each message, and why
     "module dcganlib.datasets has no attribute …": PROGRAMMER,
     "expected uint8 images, got …": PROGRAMMER,
-    "module dcganlib.datasets has no attribute …": PROGRAMMER,
     "images must be a tensor of shape (N, C, H, W), got …: …": PROGRAMMER,
-    "expected an ImageSet from datasets.load, got …": PROGRAMMER,
+    "expected an ImageDataset from datasets.load, got …": PROGRAMMER,
     "draw must be a function that returns images, such as lambda: generate(generator, z), got …": PROGRAMMER,
     "expected floating-point images in [-1, 1], got …": PROGRAMMER,
     "images must be uint8 of shape (N, C, H, W), got … of shape …": PROGRAMMER,

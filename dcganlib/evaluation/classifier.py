@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcganlib.config import Count, Positive, Precision, TrainConfig, Whole, check_fields
-from dcganlib.datasets import ImageSet, check_tensor, to_float
+from dcganlib.datasets import ImageDataset, check_tensor, to_float
 from dcganlib.models import init_weights
 from dcganlib.runtime import checkpoint
 from dcganlib.runtime.device import autocast, resolve
@@ -177,8 +177,8 @@ def build(
         The classifier on the CPU, in training mode, initialised by ``models.init_weights``.
 
     Raises:
-        ValueError: ``image_set`` is no ``ImageSet``, has neither classes nor attributes, or its images are
-            not square.
+        ValueError: ``image_set`` is no ``ImageDataset``, has neither classes nor attributes, or its images
+            are not square.
     """
     _check_set(image_set)
     _, channels, height, width = image_set.images.shape
@@ -195,7 +195,7 @@ def build(
 
 
 def fit(
-    classifier: Classifier, image_set: ImageSet, config: ClassifierConfig = ClassifierConfig()
+    classifier: Classifier, image_set: ImageDataset, config: ClassifierConfig = ClassifierConfig()
 ) -> Iterator[EpochMetrics]:
     """Train a classifier with AdamW, one epoch at a time.
 
@@ -210,8 +210,8 @@ def fit(
         ``EpochMetrics`` after each epoch.
 
     Raises:
-        ValueError: ``image_set`` is no ``ImageSet`` or does not fit the classifier. Raised at the first step
-            of the loop, before any work.
+        ValueError: ``image_set`` is no ``ImageDataset`` or does not fit the classifier. Raised at the first
+            step of the loop, before any work.
         FloatingPointError: The loss is NaN or infinite.
 
     Source:
@@ -286,7 +286,7 @@ def predict(classifier: Classifier, images: Tensor, *, batch_size: int = 500) ->
         classifier.train(was_training)
 
 
-def accuracy(classifier: Classifier, image_set: ImageSet, *, batch_size: int = 500) -> Tensor | float:
+def accuracy(classifier: Classifier, image_set: ImageDataset, *, batch_size: int = 500) -> Tensor | float:
     """Share of correct predictions on a dataset.
 
     Args:
@@ -383,7 +383,7 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     return F.cross_entropy(logits, truth)
 
 
-def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
+def _truth(classifier: Classifier, image_set: ImageDataset) -> Tensor:
     """The correct predictions on a dataset, which is refused if it does not fit the classifier."""
     _check_set(image_set)
     if classifier.multilabel:
@@ -404,7 +404,7 @@ def _truth(classifier: Classifier, image_set: ImageSet) -> Tensor:
 def _check_set(image_set: object) -> None:
     if not isinstance(image_set, ImageDataset):
         kind = type(image_set).__name__
-        raise ValueError(f"expected an ImageSet from datasets.load, got {kind}")
+        raise ValueError(f"expected an ImageDataset from datasets.load, got {kind}")
 
 
 def _check_shape(classifier: Classifier, images: Tensor) -> None:

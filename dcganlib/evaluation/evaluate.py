@@ -26,9 +26,6 @@ from dcganlib.latents import sample_z
 from dcganlib.runtime import files, memory
 from dcganlib.runtime.device import pick_device
 
-CLASSIFIERS = {"mnist": "mnist", "mnist-mini": "mnist", "fashion-mnist": "fashion-mnist", "faces": "faces"}
-"""The classifier whose features are used for the runs on a dataset."""
-
 DRAW_BATCH_SIZE = 500  # images generated at a time
 INCEPTION_BATCH_SIZE = 50  # images that Inception takes at a time
 MAX_SEARCHED = 2000  # samples whose nearest training image is searched: enough for a median and a 1% quantile
@@ -530,9 +527,9 @@ def _count(network: classifier.Classifier, labels: Tensor) -> Tensor:
 def _split(settings: runs.RunConfig, root: str | Path | None, seed: int) -> _Split:
     """A run's training images, and images to hold against them."""
     train = runs.load_data(settings, root)
-    if "test" in datasets.SPLITS.get(settings.data, ()):
-        # "faces" takes one max_images for all splits together.
-        limit = settings.max_images if settings.data == "faces" else None
+    entry = datasets.find_entry(settings.data)
+    if "test" in entry.splits:
+        limit = settings.max_images if entry.max_images_before_split else None
         held_out = runs.load_data(settings, root, split="test", max_images=limit)
         return _Split(train.images, train.labels, held_out.images, "its test split")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
@@ -545,7 +542,7 @@ def _split(settings: runs.RunConfig, root: str | Path | None, seed: int) -> _Spl
 def _embedder(settings: runs.RunConfig, inception: bool, place: torch.device) -> tuple[_Embedder, list[str]]:
     """The networks for a run's images on a device, and a note if there is no classifier."""
     inception_network = _inception(settings.channels).to(place) if inception else None
-    name = CLASSIFIERS.get(settings.data)
+    name = datasets.find_entry(settings.data).classifier
     if name is None:
         reason = f"there is no classifier for {settings.data}"
     else:
@@ -615,7 +612,7 @@ def _describe(network: classifier.Classifier | None, data: str) -> str:
         return "none, raw pixels"
     accuracy = network.about.get("test_accuracy")
     details = "" if accuracy is None else f", {accuracy:.1%} accurate on its test images"
-    return f"classifier {CLASSIFIERS[data]}{details}"
+    return f"classifier {datasets.find_entry(data).classifier}{details}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dcganlib import datasets, models, runs
-from dcganlib.config import TrainConfig
+from dcganlib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from dcganlib.evaluation import evaluate, metrics
 from dcganlib.latents import sample_z
 from dcganlib.runtime import files
@@ -85,20 +85,15 @@ def train(experiment: Experiment, seed: int, out: Path, quick: bool, root: str |
         return folder
     if (folder / "config.json").is_file():
         return runs.resume(folder, root=root, device=device)
-    return runs.run(
-        "mnist",
-        folder,
-        architecture=experiment.architecture,
+    config = RunConfig(
+        DataConfig("mnist", max_images=TRAIN_IMAGES),
+        ModelConfig(experiment.architecture, 4 if quick else experiment.base_channels, conditional=True),
+        experiment.config(seed, steps),
         steps=steps,
-        base_channels=4 if quick else experiment.base_channels,
-        max_images=TRAIN_IMAGES,
-        conditional=True,
         checkpoint_every=781,
         sample_every=781,
-        root=root,
-        device=device,
-        config=experiment.config(seed, steps),
     )
+    return runs.run(config, folder, root=root, device=device)
 
 
 def draw(generator: models.Generator, n: int, prior: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -118,14 +113,14 @@ def errors(
     """
     run = runs.read(folder)
     generator = (run.ema_generator if ema else run.generator).to(device)
-    rng = torch.Generator().manual_seed(run.config["train"]["seed"])
+    rng = torch.Generator().manual_seed(run.config.train.seed)
     one_nn = metrics.NearestNeighbour(queries.to(device))
     found, known = {}, 0
     with tqdm(total=max(counts), unit="img", unit_scale=True, desc=folder.name) as bar:
         for count in sorted(counts):
             while known < count:
                 n = min(10_000, count - known)
-                images, labels = draw(generator, n, run.config["train"]["prior"], rng)
+                images, labels = draw(generator, n, run.config.train.prior, rng)
                 one_nn.update(images.to(device), labels)
                 known += n
                 bar.update(n)

@@ -1,22 +1,35 @@
-"""The settings of a run, and the check of each by its annotation: type and range, where it is made.
+"""The options of a run: each field is an option of the command, a key of ``config.json`` and part of the API.
 
-A field takes Python's own numbers alone. One of NumPy's would be saved in a checkpoint, which then could not
-be loaded, as nothing but plain values is read from a file.
+A field's annotation is its check, its default is the option's, and its line under "Attributes" is the help
+that ``dcganlib train --help`` prints. So a new option is one field with its line. Nothing here imports torch.
+
+A field takes Python's own numbers alone: one of NumPy's, saved in a checkpoint, could not be loaded, as
+nothing but plain values is read from a file.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+LARGEST = 2**62  # torch takes no number beyond
+
+TEXTS = tuple[str, ...]
+WORDS: dict[Any, str] = {
+    **{bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"},
+    **{Path: "a path", TEXTS: "a tuple of texts"},
+}
+
+DEFAULT_EPOCHS = 25
 
 
-LARGEST = 2**62  # beyond it no number goes into torch
+class ConfigError(ValueError):
+    """An option is of another type than it takes, out of range, or at odds with another one."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +40,52 @@ class Range:
         low: The least, or the one that all lie above.
         above: Whether ``low`` itself is out of range.
         below: What all are less than; if absent, the largest float.
+        most: The largest; for whole numbers, in place of ``below``.
     """
 
     low: float
     above: bool = False
     below: float | None = None
+    most: int | None = None
 
     def holds(self, value: float) -> bool:
         """Whether a number is in range, which NaN never is."""
         if not (value > self.low if self.above else value >= self.low):
             return False
+        if self.most is not None:
+            return value <= self.most
         return value <= sys.float_info.max if self.below is None else value < self.below
 
     def words_for(self, value: float) -> str:
         """What a number out of range must be."""
+        if self.most is not None:
+            return f"at least {self.low}" if value < self.low else f"at most {self.most:,}"
         if self.below is None or (self.below == LARGEST and value < LARGEST):
             return f"above {self.low} and finite" if self.above else f"at least {self.low}"
         return f"from {self.low} to below {'2**62' if self.below == LARGEST else self.below}"
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """The few values that a field takes, and how a message lists them."""
+
+    values: tuple[Any, ...]
+    words: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value in self.values
+
+    def words_for(self, value: Any) -> str:
+        """What any other must be."""
+        return self.words
+
+
 Count = Annotated[int, Range(1, below=LARGEST)]
 Whole = Annotated[int, Range(0, below=LARGEST)]
+Size = Annotated[int, Range(1, most=10**9)]  # of steps, pixels or images
+Million = Annotated[int, Range(1, most=10**6)]
+Channels = Annotated[int, OneOf((1, 3), "1 (grey) or 3 (RGB)")]
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, below=1)]
@@ -57,26 +95,26 @@ def check_fields(settings: object) -> None:
     """Refuse a value of another type than its field is annotated with, or out of the annotated range.
 
     Args:
-        settings: A dataclass whose fields are ``bool``, ``int``, ``float``, ``str``, a ``Literal`` or None,
-            or one of these with a ``Range``. Fields of other types are left alone. A ``float`` takes an
-            ``int``.
+        settings: A dataclass whose fields are dataclasses, ``bool``, ``int``, ``float``, ``str``, ``Path``,
+            ``tuple[str, ...]``, a ``Literal`` or None, or one of these with a ``Range`` or ``OneOf``. Fields
+            of other types are left alone. A ``float`` takes an ``int``.
 
     Raises:
-        ValueError: The message names the field, what it takes, and what it got.
+        ConfigError: The message names the field, what it takes, and what it got.
     """
     kind: Any = type(settings)  # mypy takes no class for hashable
     for name, hint in _hints(kind).items():
         value = getattr(settings, name)
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         plain = [get_args(one)[0] if get_origin(one) is Annotated else one for one in kinds]
-        if not all(one in WORDS or get_origin(one) is Literal for one in plain):
+        if not all(one in WORDS or get_origin(one) is Literal or is_dataclass(one) for one in plain):
             continue
         fitting = [one for one, bare in zip(kinds, plain, strict=True) if _is(value, bare)]
         if not fitting:
-            raise ValueError(f"{name} must be {' or '.join(map(_said, plain))}, got {_shown(value)}")
+            raise ConfigError(f"{name} must be {' or '.join(map(_words, plain))}, got {_shown(value)}")
         for bounds in getattr(fitting[0], "__metadata__", ()):
             if not bounds.holds(value):
-                raise ValueError(f"{name} must be {bounds.words_for(value)}, got {value!r}")
+                raise ConfigError(f"{name} must be {bounds.words_for(value)}, got {value!r}")
 
 
 def check_count(name: str, value: object) -> int:
@@ -99,27 +137,61 @@ def check_count(name: str, value: object) -> int:
     return int(value)
 
 
+Kind = TypeVar("Kind")
+
+
+def from_dict(kind: type[Kind], content: dict[str, Any]) -> Kind:
+    """Make a dataclass of what ``asdict`` and JSON made of one, nested ones and tuples included.
+
+    Args:
+        kind: The dataclass.
+        content: Its fields by name. Those with a default may be absent.
+
+    Raises:
+        ConfigError: A value is of another type or out of range.
+        TypeError: A field is missing, or there is no such field.
+        AttributeError: A nested dataclass is none.
+    """
+    values, itself = dict(content), cast("Any", kind)
+    hints = _hints(itself)
+    for name in values.keys() & hints.keys():
+        hint = hints[name]
+        if is_dataclass(hint):
+            values[name] = from_dict(hint, dict(values[name].items()))  # type: ignore[arg-type]
+        elif hint == TEXTS and isinstance(values[name], list):
+            values[name] = tuple(values[name])
+    return kind(**values)
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {one.name: hints[one.name] for one in fields(kind)}
 
 
 def _is(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return type(value) is str and value in get_args(kind)
+    if kind == TEXTS:
+        return type(value) is tuple and all(type(one) is str for one in value)
+    if kind is Path or is_dataclass(kind):
+        return isinstance(value, kind)  # type: ignore[arg-type]
     return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _shown(value: Any) -> str:
-    """A value as an error shows it; in NumPy 1.26 the numbers of an array look like Python's own."""
-    if type(value).__module__ == "numpy" and hasattr(
-        value, "item"
-    ):  # not imported: the command starts at once
+    """A value as an error shows it; in NumPy 1.26 the numbers of an array look like Python's own.
+
+    NumPy is not imported for it, so that the command starts at once.
+    """
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
         return f"np.{type(value).__name__}({value.item()!r})"
     return repr(value)
 
 
-def _said(kind: Any) -> str:
+def _words(kind: Any) -> str:
+    if is_dataclass(kind):
+        return f"a {kind.__name__}"  # type: ignore[union-attr]
     return f"one of {get_args(kind)}" if get_origin(kind) is Literal else WORDS[kind]
 
 
@@ -130,32 +202,85 @@ PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a run. The defaults are the paper's (Radford et al. 2016, section 4) but for ``prior``.
+class Checked:
+    """A dataclass whose fields are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """The images to train on.
+
+    ``data`` that is a ``Path``, or a text with a separator, is always a folder or zip.
 
     Attributes:
-        batch_size: Images in a step, of all processes together; 128. The loader's must be the same.
-        g_lr, d_lr: Learning rates of the two Adam optimisers; 0.0002.
-        beta1: Decay of Adam's first moment; 0.5, in place of Adam's usual 0.9.
-        beta2: Decay of Adam's second moment; 0.999, Adam's usual one.
-        prior: Law of z. "normal", as nearly all code since has it; the paper's is "uniform".
-        seed: Of z and dropout. ``runs.run`` takes it for the weights and the order of the images too, which
-            elsewhere are those that ``zoo.build`` and ``datasets.make_loader`` were given a source for.
-        precision: "float32"; "bfloat16" or "float16" for convolutions in half the bits (weights, statistics
-            and losses stay float32); or "auto", which ``resolve`` turns into what is fastest on the device.
-        ema: Decay of a running average of G's weights, such as 0.999; 0 keeps none. It never enters training.
-        weight_decay: Share of each weight that is added to its gradient (L2); 0, and 2.5e-5 in the paper's
-            MNIST test.
-        decay_start, decay_steps: From step ``decay_start`` on, the learning rates fall in a straight line, to
-            0 at ``decay_start + decay_steps``. Never where ``decay_steps`` is 0.
-        fast: Whether to take the faster of two ways that differ in rounding alone; see ``cpu_layers``,
-            and how an image lies in memory.
-        compile: Whether ``torch.compile`` writes both networks anew, which takes up to a minute at the start.
-        sync_batch_norm: Let batch norm see the whole batch, not each process its own share. On GPUs alone;
-            a process by itself sees the whole in any case.
+        data: mnist, fashion-mnist, mnist-mini or faces (these two need no network), celeba, pokemon, or a
+            folder or zip of images.
+        image_size: Resize to this many pixels. Default: 28 for the MNIST family, else 64.
+        channels: 1 for grey, 3 for RGB. Default: the data set's own, 3 for a folder.
+        center_crop: Side of the centre square to keep, in pixels of the file. Default: the largest.
+        max_images: Use N images, a random sample in which classes keep their shares. Default: all; for faces,
+            how many to draw, 20000.
 
     Raises:
-        ValueError: A value is of another type or out of range.
+        ConfigError: A value is of another type or out of range.
+    """
+
+    data: str | Path
+    image_size: Size | None = None
+    channels: Channels | None = None
+    center_crop: Size | None = None
+    max_images: Size | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The pair of networks.
+
+    Attributes:
+        architecture: Networks, as `dcganlib info` lists them. Default: dcgan for any images but grey
+            ones of 28 pixels; for these dcgan-28, or paper-mnist-conditional where conditional.
+        base_channels: Width of the networks. Default: the architecture's own.
+        conditional: Train class-conditional networks, on a data set with labels.
+
+    Raises:
+        ConfigError: A value is of another type or out of range.
+    """
+
+    architecture: str | None = None
+    base_channels: Size | None = None
+    conditional: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig(Checked):
+    """The training loop. The defaults are the paper's (Radford et al. 2016, section 4) but for the prior.
+
+    Attributes:
+        batch_size: Images in a step, of all processes together.
+        g_lr: Learning rate of the generator's Adam.
+        d_lr: Learning rate of the discriminator's Adam.
+        beta1: Decay of Adam's first moment; 0.5 in place of Adam's usual 0.9.
+        beta2: Decay of Adam's second moment.
+        prior: Distribution of z. The paper's is uniform; nearly all code since takes the normal one.
+        seed: Seed of z and dropout; in a run also of the weights and the order of the images.
+        precision: Format of convolutions: float32, or bfloat16 or float16, with weights, statistics and
+            losses in float32. auto takes what is fastest on the device.
+        ema: Decay of an exponential moving average of the generator's weights, such as 0.999; 0 keeps none.
+            Training does not use it.
+        weight_decay: Share of each weight that is added to its gradient (L2); 2.5e-5 in the paper's MNIST
+            test.
+        decay_start: Step from which the learning rates fall in a straight line.
+        decay_steps: Steps in which they fall to 0; 0 keeps them constant.
+        fast: Use CPU-optimised layers, fused Adam and channels-last images, which differ in rounding alone.
+        compile: Compile both networks with torch.compile, which takes up to a minute at the start.
+        sync_batch_norm: Under torchrun, on GPUs: compute batch norm over the whole batch, not over each
+            process's share.
+
+    Raises:
+        ConfigError: A value is of another type or out of range.
     """
 
     batch_size: Count = 128
@@ -174,34 +299,110 @@ class TrainConfig:
     compile: bool = False
     sync_batch_norm: bool = False
 
+
+@dataclass(frozen=True)
+class RunConfig(Checked):
+    """A whole run: its images, networks, training loop and length.
+
+    Attributes:
+        data: The images to train on.
+        model: The pair of networks.
+        train: The training loop.
+        steps: Length in steps. Default: 25 epochs.
+        epochs: Length in passes over the images, in place of steps.
+        checkpoint_every: Steps between two checkpoints.
+        sample_every: Steps between two sample grids. Default: about 60 grids in all.
+
+    Raises:
+        ConfigError: A value is of another type or out of range, or there are both steps and epochs.
+    """
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    steps: Size | None = None
+    epochs: Size | None = None
+    checkpoint_every: Size = 500
+    sample_every: Size | None = None
+
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError("give steps or epochs, not both")
 
 
-MIN_SAMPLES = 10  # with fewer the measures of an evaluation mean nothing
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRunConfig(RunConfig):
+    """A run in its folder, as ``config.json`` holds it: every option settled, and facts on its data.
+
+    Attributes:
+        steps: Length in steps, counted from the run's start.
+        sample_every: Steps between two sample grids.
+        num_classes: Classes of class-conditional networks, else 0.
+        class_names: Names of labels 0, 1, ... of class-conditional networks. Empty in old runs on a folder.
+        contents: How many images the data set had, their shape and a checksum. None in old runs.
+
+    Raises:
+        ConfigError: As ``RunConfig``; or the names are not one for each class.
+    """
+
+    steps: Size
+    sample_every: Size
+    num_classes: Whole = 0
+    class_names: tuple[str, ...] = ()
+    contents: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ConfigError(
+                f"class_names must be one for each of the {self.num_classes} classes, "
+                f"got {self.class_names!r}"
+            )
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """What ``evaluation.evaluate`` measures of a run, and how often.
+class SampleConfig(Checked):
+    """A grid of samples.
+
+    Attributes:
+        n: Number of images, at most a million.
+        seed: Seed of the latents.
+        columns: Images in a row.
+        label: Class of all images, of a class-conditional run: its name, or its number as `dcganlib info DIR`
+            lists them. A name that looks like a number counts as the name. Default: each class in turn.
+
+    Raises:
+        ConfigError: A value is of another type or out of range.
+    """
+
+    n: Million = 64
+    seed: Whole = 0
+    columns: Size = 8
+    label: str | int | None = None
+
+
+MIN_SAMPLES = 10  # with fewer, the measures of an evaluation mean nothing
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """What ``evaluate`` measures of a run, and how often.
 
     Attributes:
         samples: Images generated per repeat, and training images that they are compared with; at least 10. A
             smaller training set limits both.
         repeats: Number of repeats, each with new samples and other training images.
         seed: Seed of the first repeat; the next ones count up from it.
-        ema: Use the moving average of G's weights if the run has one; else those of the last step.
-        inception: Compute the FID as well. Needs torch-fidelity, the weights of Inception, and colour images.
+        ema: Use the averaged weights where the run has them, else those of the last step.
+        inception: Compute the FID too, for colour images; needs torch-fidelity.
 
     Raises:
-        ValueError: A value has the wrong type or is out of range.
+        ConfigError: A value is of another type or out of range.
     """
 
-    samples: Annotated[int, Range(MIN_SAMPLES, below=LARGEST)] = 10_000
-    repeats: Count = 3
+    samples: Annotated[int, Range(MIN_SAMPLES, most=10**9)] = 10_000
+    repeats: Million = 3
     seed: Whole = 0
     ema: bool = True
     inception: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from dcganlib import datasets, models
-from dcganlib.__main__ import _parser, main
+from dcganlib.cli import main, parse
 from dcganlib.evaluation import classifier
 from dcganlib.evaluation.classifier import (
     CONFIGS,
@@ -445,7 +445,7 @@ def test_a_stored_classifier_is_small_and_says_how_it_was_made(name):
     channels, size = datasets.image_shape(name)
     assert (found.channels, found.image_size, found.multilabel) == (channels, size, name == "faces")
     command, *words = shlex.split(told["command"])
-    options = _parser().parse_args(words)
+    options = parse(words)
     assert command == "dcganlib"
     assert (options.name, options.seed, options.epochs) == (name, told["seed"], told["epochs"])
     assert told["epochs"] == recipe.epochs
@@ -550,8 +550,8 @@ def test_the_command_lists_each_attribute(prepared, marks, tmp_path, capsys):
     [
         (["mnst"], "there is no classifier mnst; the stored ones are mnist, fashion-mnist, faces"),
         (["mnist", "--out", "none/c.safetensors"], "the folder none is not there"),
-        (["mnist", "--epochs", "0"], "epochs must be from 1 to 1,000,000, got 0"),
-        (["mnist", "--seed", "-1"], "seed must be from 0 to 4,611,686,018,427,387,903, got -1"),
+        (["mnist", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["mnist", "--seed", "-1"], "seed must be at least 0, got -1"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_do(prepared, tmp_path, monkeypatch, capsys, words, complaint):

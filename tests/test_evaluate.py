@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from dcganlib import datasets, models, runs, zoo
-from dcganlib.config import EvaluationConfig, TrainConfig
+from dcganlib.config import DataConfig, EvaluationConfig, ModelConfig, ResolvedRunConfig, TrainConfig
 from dcganlib.evaluation import classifier, evaluate, metrics
 from dcganlib.evaluation.evaluate import IDEAL
 from dcganlib.latents import sample_z
@@ -58,6 +58,11 @@ def _few(blots, monkeypatch):
     serve(monkeypatch, blots)
 
 
+def resolved(data, model, train=None):
+    """The configuration of a run of one step."""
+    return ResolvedRunConfig(data=data, model=model, train=train or TrainConfig(), steps=1, sample_every=1)
+
+
 @pytest.fixture
 def make_run(tmp_path, rng):
     """Write the folder of a run: ``make_run(ema=True)``."""
@@ -74,7 +79,8 @@ def make_run(tmp_path, rng):
         (folder / "history.csv").write_text(
             "step,epoch,d_loss,g_loss,d_real,d_fake\n1,1,0.5,0.5,0.5,0.5\n", encoding="utf-8"
         )
-        settings = runs.RunConfig(source, name, 1, size, channels, 2, 1, 1, TrainConfig(prior="uniform"))
+        data = DataConfig(source, size, channels)
+        settings = resolved(data, ModelConfig(name, 2), TrainConfig(prior="uniform"))
         (folder / "config.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
         return folder
 
@@ -301,7 +307,7 @@ def test_a_test_split_is_held_out_where_there_is_one(blots, monkeypatch, name, c
         return blots
 
     monkeypatch.setattr(datasets, "load", load)
-    settings = runs.RunConfig(name, "dcgan", 1, 64, 3, 2, 1, 1, TrainConfig(), max_images=count)
+    settings = resolved(DataConfig(name, 64, 3, max_images=count), ModelConfig("dcgan", 2))
     split = evaluate._split(settings, "place", 0)
     assert asked == [(name, None, count, 64, "place"), (name, "test", held_out_count, 64, "place")]
     assert split.source == "its test split"
@@ -309,7 +315,7 @@ def test_a_test_split_is_held_out_where_there_is_one(blots, monkeypatch, name, c
 
 def test_a_set_without_a_test_split_is_cut_in_two_halves(blots, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name, **options: replace(blots, images=blots.images[:151]))
-    settings = runs.RunConfig("mnist-mini", "dcgan-28", 1, 28, 1, 2, 1, 1, TrainConfig())
+    settings = resolved(DataConfig("mnist-mini", 28, 1), ModelConfig("dcgan-28", 2))
     split = evaluate._split(settings, None, 5)
     assert (len(split.train), len(split.held_out)) == (76, 75)
     both = torch.cat([split.train, split.held_out]).flatten(1).unique(dim=0)

@@ -7,7 +7,6 @@ import time
 import pytest
 import torch
 
-from dcganlib import runs
 from dcganlib.runtime import checkpoint
 
 fuzz = pytest.importorskip("fuzz", reason="resource, which it limits memory with, is not on Windows")
@@ -154,7 +153,7 @@ def test_a_history_that_loses_rows_is_a_finding(tmp_path, monkeypatch):
 
 
 def test_settings_of_another_kind_are_a_finding():
-    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, fuzz.TrainConfig())
+    settings = fuzz.run_settings()
     object.__setattr__(settings, "steps", "3")  # past the check where settings are made
     with pytest.raises(fuzz.FindingError, match="steps is '3'"):
         fuzz.check_settings(settings)

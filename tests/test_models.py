@@ -7,12 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from flat import run
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dcganlib import datasets, models, runs, sizes, zoo
+from dcganlib import datasets, models, sizes, zoo
 from dcganlib.models import Discriminator, Generator, Layer, generate, init_weights
+from dcganlib.runs import preflight
 from dcganlib.runtime import memory
 from dcganlib.zoo import ARCHITECTURES, build
 
@@ -725,10 +727,10 @@ def test_what_is_no_count_is_refused_by_name(wrong, value, name):
 def test_a_run_that_cannot_be_is_refused_before_any_data_is_read(size, name, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", lambda *args, **options: pytest.fail("the data were read"))
-        patch.setattr(runs, "_refuse_full_disk", lambda *args: None)
+        patch.setattr(preflight, "check_disk", lambda *args: None)
         for options in ({"image_size": size}, {"base_channels": count}, {"channels": count}):
             with pytest.raises(ValueError, match=r"must be|draws images of|no labels"):
-                runs.run("mnist", "nowhere", architecture=name, **options)
+                run("mnist", "nowhere", architecture=name, **options)
 
 
 # Networks that are told the class

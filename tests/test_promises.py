@@ -19,15 +19,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from flat import run
 from PIL import Image
 
 from dcganlib import datasets, models, runs, train
 from dcganlib.__main__ import main
-from dcganlib.config import TrainConfig
+from dcganlib.config import SampleConfig, TrainConfig
 from dcganlib.datasets import make_loader
 from dcganlib.latents import sample_z
 from dcganlib.losses import discriminator_loss, generator_loss
-from dcganlib.runtime import checkpoint, files, memory
+from dcganlib.runs import context, preflight, report, session
+from dcganlib.runtime import checkpoint, files
 from dcganlib.runtime.step_metrics import check_finite
 from dcganlib.viz import plot
 
@@ -53,8 +55,8 @@ def begin(tiny_pair, tiny_images, rng):
 @pytest.fixture(autouse=True)
 def _usual_signals():
     """Also where the tests run in the background, with Ctrl-C ignored."""
-    before = {number: signal.getsignal(number) for number in runs.SIGNALS}
-    for number in runs.SIGNALS:
+    before = {number: signal.getsignal(number) for number in context.SIGNALS}
+    for number in context.SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
@@ -67,7 +69,7 @@ def new_run(image_folder, tmp_path):
 
     def make(name="run", **options):
         options = TINY | {"config": CONFIG, "device": "cpu"} | options
-        return runs.run(str(image_folder), tmp_path / name, **options)
+        return run(str(image_folder), tmp_path / name, **options)
 
     return make
 
@@ -86,7 +88,7 @@ def in_the_middle(monkeypatch):
                     event()
             return discriminator_loss(real_logits, fake_logits)
 
-        monkeypatch.setattr(runs, "train", partial(train.train, d_loss=d_loss))
+        monkeypatch.setattr(session, "train", partial(train.train, d_loss=d_loss))
 
     return arrange
 
@@ -120,8 +122,9 @@ KILLER = """
 import os, random, signal, sys, time, warnings
 from pathlib import Path
 import torch
-from dcganlib import runs, train, zoo
-from dcganlib.runtime import checkpoint, files, memory
+from dcganlib import train, zoo
+from dcganlib.runs import folder as run_folder
+from dcganlib.runtime import checkpoint, files
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 folder, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
@@ -135,7 +138,7 @@ for kill in range(kills):
     if child == 0:
         try:
             with files.locked(folder):
-                state, _ = runs._load_newest(folder, torch.device("cpu"))
+                state, _ = run_folder.load_newest(folder, torch.device("cpu"))
                 while True:
                     state.step += 1
                     checkpoint.save(last, state, previous=before)
@@ -154,7 +157,7 @@ for kill in range(kills):
         if path.exists():
             checkpoint.load(path)  # not one is unreadable
     fell_back += not last.exists()
-    found = runs._load_newest(folder, torch.device("cpu"))[0].step
+    found = run_folder.load_newest(folder, torch.device("cpu"))[0].step
     assert done <= found <= done + 1, (done, found)
 with files.locked(folder):
     pass
@@ -434,7 +437,7 @@ def test_a_signal_lets_the_step_end_saves_and_leaves_with_its_own_code(
     assert f"dcganlib: stopped after step 6, all saved; `dcganlib resume {out}` goes on from there" in said
     assert (checkpoint.load(out / "checkpoint.pt")[0].step, len(runs.read(out).history)) == (6, 6)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.setattr(runs, "train", train.train)
+    monkeypatch.setattr(session, "train", train.train)
     assert main(["resume", str(out), "--device", "cpu"]) == 0
     assert contents(out) == contents(new_run("whole", steps=9))
 
@@ -446,7 +449,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(new_run, in_the_middle
     assert not isinstance(caught.value, runs.Stopped)
     assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")[0].step == 4
     assert not (tmp_path / "run" / files.LOCK).exists()
-    monkeypatch.setattr(runs, "train", train.train)
+    monkeypatch.setattr(session, "train", train.train)
     runs.resume(tmp_path / "run", device="cpu")
     assert contents(tmp_path / "run") == contents(new_run("whole", steps=9))
 
@@ -545,7 +548,7 @@ def broken_at(step, loss, value=float("nan")):
 def test_a_lost_loss_stops_the_run_at_its_step_and_keeps_the_last_finite_checkpoint(
     new_run, tmp_path, monkeypatch, losses, words
 ):
-    monkeypatch.setattr(runs, "train", partial(train.train, **losses))
+    monkeypatch.setattr(session, "train", partial(train.train, **losses))
     with pytest.raises(FloatingPointError, match=words):
         new_run(steps=12)
     state, _ = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
@@ -801,27 +804,27 @@ def test_a_film_of_400_grids_opens_one_at_a_time_and_keeps_their_order(tmp_path,
     for number, step in enumerate(steps):
         Image.new("L", (4, 4), number % 251).save(folder / f"step_{step:06}.png")
     opened = []
-    monkeypatch.setattr(runs, "_opened", lambda path: opened.append(path.name) or OPENED(path))
+    monkeypatch.setattr(report, "opened", lambda path: opened.append(path.name) or OPENED(path))
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, hard))
     try:
-        runs._film(tmp_path)
+        report.animate(tmp_path, "samples")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert opened == [f"step_{step:06}.png" for step in steps]
     with Image.open(tmp_path / "samples.gif") as film:
         assert film.n_frames == 400
     opened.clear()
-    monkeypatch.setattr(runs, "FILM", 16 * 50)  # room for 50 frames
+    monkeypatch.setattr(report, "FRAME_PIXELS", 16 * 50)  # room for 50 frames
     with pytest.warns(UserWarning, match=r"samples\.gif shows 50 of the 400 pictures in .*samples, at even"):
-        runs._film(tmp_path)
+        report.animate(tmp_path, "samples")
     assert (len(opened), opened[0], opened[-1]) == (50, "step_000000.png", "step_1000199.png")
     with Image.open(tmp_path / "samples.gif") as film:
         assert film.n_frames == 50
 
 
-OPENED = runs._opened
+OPENED = report.opened
 
 
 def test_a_late_checkpoint_writes_as_much_as_an_early_one(new_run, monkeypatch):
@@ -833,7 +836,7 @@ def test_a_late_checkpoint_writes_as_much_as_an_early_one(new_run, monkeypatch):
 
     monkeypatch.setattr(files, "write_bytes", noting)
     monkeypatch.setattr(checkpoint, "write_bytes", noting)
-    monkeypatch.setattr(runs, "_draw_losses", lambda path, log: None)
+    monkeypatch.setattr(report, "draw_losses", lambda path, log: None)
     new_run(steps=60, checkpoint_every=3, sample_every=60)
     for name in ("checkpoint.pt", "generator.safetensors"):
         early, late = sizes[name][1], sizes[name][-1]
@@ -873,7 +876,7 @@ def test_a_run_that_fails_in_its_second_step_keeps_its_folder(new_run, in_the_mi
     in_the_middle(2, fail)
     with pytest.raises(MemoryError):
         new_run(steps=3)
-    monkeypatch.setattr(runs, "train", train.train)
+    monkeypatch.setattr(session, "train", train.train)
     runs.resume(tmp_path / "run", device="cpu")
     assert len(runs.read(tmp_path / "run").history) == 3
 
@@ -900,10 +903,10 @@ def test_a_run_inside_a_mode_without_gradients_is_the_same_run(new_run, mode):
     with mode():
         out = new_run(steps=3)
         runs.resume(out, steps=5, device="cpu")
-        picture = runs.sample(out, 3)
+        picture = runs.sample(out, SampleConfig(3))
     for name in ("generator.safetensors", "history.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert picture.tobytes() == runs.sample(whole, 3).tobytes()
+    assert picture.tobytes() == runs.sample(whole, SampleConfig(3)).tobytes()
 
 
 def test_a_run_under_another_default_type_or_device_is_the_same_run(new_run):
@@ -912,13 +915,13 @@ def test_a_run_under_another_default_type_or_device_is_the_same_run(new_run):
     try:
         with torch.device("meta"):
             out = new_run(steps=3)
-            picture = runs.sample(out, 3)
+            picture = runs.sample(out, SampleConfig(3))
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
     for name in ("generator.safetensors", "history.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert picture.tobytes() == runs.sample(whole, 3).tobytes()
+    assert picture.tobytes() == runs.sample(whole, SampleConfig(3)).tobytes()
 
 
 def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_read(
@@ -929,7 +932,7 @@ def test_networks_too_large_to_train_are_refused_by_name_before_the_data_are_rea
         new_run(steps=1, base_channels=100_000)
     with pytest.raises(MemoryError, match="a network with base_channels 1000000000 does not fit.*lower base"):
         new_run(steps=1, base_channels=10**9)
-    monkeypatch.setattr(memory, "free_memory", lambda place="cpu": 10_000)
+    monkeypatch.setattr(preflight.memory, "free_memory", lambda place="cpu": 10_000)
     with pytest.raises(
         MemoryError, match="base_channels 4 takes 0 GB to train, and cpu has 0 left: lower base"
     ):

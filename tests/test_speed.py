@@ -437,6 +437,7 @@ def test_the_quick_form_ends_with_the_line_of_ratios_and_stores_nothing(
 ):
     monkeypatch.setattr("sys.argv", ["speed.py", "--quick", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(runs.folder, "PRETRAINED", tmp_path)
     speed.main()
     assert capsys.readouterr().out.splitlines()[-1] == EQUAL
     assert not list(tmp_path.iterdir())
@@ -494,6 +495,7 @@ def test_no_further_round_begins_that_would_not_be_over_in_time(left, rounds, fa
 def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("sys.argv", ["speed.py", "--store", "--turn", "0.6", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(runs.folder, "PRETRAINED", tmp_path)
     (tmp_path / "results").mkdir()
     speed.main()
     stored = runs.results("speed")
@@ -512,6 +514,7 @@ def test_the_whole_is_stored_with_all_that_was_measured(fake_children, monkeypat
 def test_torch_compile_is_measured_by_itself(fake_children, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["speed.py", "--compile", "--store", "--device", "cpu"])
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(runs.folder, "PRETRAINED", tmp_path)
     (tmp_path / "results").mkdir()
     speed.main()
     stored = runs.results("compile")

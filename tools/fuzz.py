@@ -43,7 +43,7 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets, models, runs, train, zoo
-from dcganlib.config import TrainConfig
+from dcganlib.config import DataConfig, ModelConfig, ResolvedRunConfig, SampleConfig, TrainConfig
 from dcganlib.datasets import celeba, image_decoding
 from dcganlib.datasets.messages import printable
 from dcganlib.evaluation import classifier
@@ -1141,8 +1141,7 @@ def run_folder(folder: Path, chance: random.Random) -> str:
     path = folder / "run"
     path.mkdir()
     path.joinpath("generator.safetensors").write_bytes(networks()[1])
-    settings = runs.RunConfig("d", "dcgan", 3, 16, 1, 4, 500, 1, TrainConfig(batch_size=4))
-    config = {"version": "0.1.0", **asdict(settings)}
+    config = {"version": "0.3.0", **asdict(run_settings())}
     rows = [
         ["step", "epoch", "d_loss", "g_loss", "d_real", "d_fake"],
         [1, 1, 0.6, 0.7, 0.5, 0.5],
@@ -1187,7 +1186,7 @@ def run_folder(folder: Path, chance: random.Random) -> str:
     text = json.dumps(config).encode() if wrong or which == "history" else odd_json(config, chance)
     (path / "config.json").write_bytes(text)
     result = "read"
-    for read in (runs.read, runs.read_config, lambda place: runs.sample(place, 2)):
+    for read in (runs.read, runs.read_config, lambda place: runs.sample(place, SampleConfig(2))):
         try:
             found = read(path)
         except (ValueError, OSError) as error:
@@ -1195,7 +1194,7 @@ def run_folder(folder: Path, chance: random.Random) -> str:
         else:
             if wrong:
                 raise FindingError(f"class_names {config['class_names']!r} were read")
-            if isinstance(found, runs.RunConfig):
+            if isinstance(found, ResolvedRunConfig):
                 check_settings(found)
             if isinstance(found, runs.Run):
                 lost = [row for row in found.history if not {"step", "d_loss", "g_loss"} <= row.keys()]
@@ -1269,11 +1268,22 @@ def history_file(folder: Path, chance: random.Random) -> str:
     return result
 
 
-def check_settings(found: runs.RunConfig) -> None:
+def run_settings() -> ResolvedRunConfig:
+    """The configuration of a small run."""
+    return ResolvedRunConfig(
+        data=DataConfig("d", 16, 1),
+        model=ModelConfig("dcgan", 4),
+        train=TrainConfig(batch_size=4),
+        steps=3,
+        sample_every=1,
+    )
+
+
+def check_settings(found: ResolvedRunConfig) -> None:
     """Whether settings have values of their kinds."""
-    numbers = ("steps", "image_size", "channels", "checkpoint_every", "sample_every")
+    numbers = ("steps", "checkpoint_every", "sample_every")
     wrong = [name for name in numbers if type(getattr(found, name)) is not int or getattr(found, name) < 1]
-    wrong += [name for name in ("data", "architecture") if not isinstance(getattr(found, name), str)]
+    wrong += [] if isinstance(found.data.data, str) else ["data"]
     wrong += ["class_names"] * (len(found.class_names) not in (0, found.num_classes))
     wrong += [name for name in ("batch_size", "seed") if type(getattr(found.train, name)) is not int]
     if wrong:
@@ -1285,13 +1295,13 @@ def results(folder: Path, chance: random.Random) -> str:
     path = folder / "results" / "x.json"
     path.parent.mkdir()
     path.write_bytes(odd_json({"command": "a", "rows": [{"b": 1.5, "c": [1, 2]}]}, chance))
-    kept, runs.PRETRAINED = runs.PRETRAINED, folder
+    kept, runs.folder.PRETRAINED = runs.folder.PRETRAINED, folder
     try:
         found = runs.results("x")
     except ValueError as error:
         return refused(path, error)
     finally:
-        runs.PRETRAINED = kept
+        runs.folder.PRETRAINED = kept
     if not isinstance(found, dict):
         raise FindingError(f"it holds {found!r}")
     return "read"

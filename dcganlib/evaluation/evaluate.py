@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 import dcganlib
 from dcganlib import datasets, models, runs
-from dcganlib.config import MIN_SAMPLES, EvaluationConfig, Prior
+from dcganlib.config import MIN_SAMPLES, EvaluationConfig, Prior, ResolvedRunConfig
 from dcganlib.evaluation import classifier, metrics
 from dcganlib.latents import sample_z
 from dcganlib.runtime import files, memory
@@ -221,10 +221,10 @@ def evaluate(
     measures, classes = _measure(study.to(place), seeds)
     result = Evaluation(
         run=str(run),
-        data=settings.data,
+        data=str(settings.data.data),
         generator=weights,
         batch_norm=_batch_norm(sampler.generator),
-        network=_describe(embedder.network, settings.data),
+        network=_describe(embedder.network, settings.data.data),
         samples=study.samples,
         real_samples=study.real_samples,
         searched=study.searched,
@@ -524,12 +524,12 @@ def _count(network: classifier.Classifier, labels: Tensor) -> Tensor:
     return metrics.class_histogram(labels, network.outputs)
 
 
-def _split(settings: runs.RunConfig, root: str | Path | None, seed: int) -> _Split:
+def _split(settings: ResolvedRunConfig, root: str | Path | None, seed: int) -> _Split:
     """A run's training images, and images to hold against them."""
     train = runs.load_data(settings, root)
-    entry = datasets.find_entry(settings.data)
+    entry = datasets.find_entry(settings.data.data)
     if "test" in entry.splits:
-        limit = settings.max_images if entry.max_images_before_split else None
+        limit = settings.data.max_images if entry.max_images_before_split else None
         held_out = runs.load_data(settings, root, split="test", max_images=limit)
         return _Split(train.images, train.labels, held_out.images, "its test split")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
@@ -539,19 +539,21 @@ def _split(settings: runs.RunConfig, root: str | Path | None, seed: int) -> _Spl
     return _Split(train.images[kept], labels, train.images[out], source)
 
 
-def _embedder(settings: runs.RunConfig, inception: bool, place: torch.device) -> tuple[_Embedder, list[str]]:
+def _embedder(
+    settings: ResolvedRunConfig, inception: bool, place: torch.device
+) -> tuple[_Embedder, list[str]]:
     """The networks for a run's images on a device, and a note if there is no classifier."""
-    inception_network = _inception(settings.channels).to(place) if inception else None
-    name = datasets.find_entry(settings.data).classifier
+    inception_network = _inception(settings.data.channels).to(place) if inception else None
+    name = datasets.find_entry(settings.data.data).classifier
     if name is None:
-        reason = f"there is no classifier for {settings.data}"
+        reason = f"there is no classifier for {settings.data.data}"
     else:
         network = classifier.load(name)
-        if (network.channels, network.image_size) == (settings.channels, settings.image_size):
+        if (network.channels, network.image_size) == (settings.data.channels, settings.data.image_size):
             return _Embedder(network.to(place), inception_network), []
         expected = f"{network.channels} x {network.image_size} x {network.image_size}"
-        reason = f"the classifier {name} takes images of {expected}, not {settings.channels} x "
-        reason += f"{settings.image_size} x {settings.image_size}"
+        reason = f"the classifier {name} takes images of {expected}, not {settings.data.channels} x "
+        reason += f"{settings.data.image_size} x {settings.data.image_size}"
     note = f"Only pixels were compared, without feature distances and class counts: {reason}."
     return _Embedder(None, inception_network), [note]
 

@@ -14,7 +14,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNSUPPORTED = (
@@ -22,6 +25,8 @@ UNSUPPORTED = (
     *(errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR),
 )
 """What drives answer that cannot flush a file or a folder: some of VirtualBox, SMB, FUSE and WSL."""
+LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What drives answer that know no locks."""
 LOCK = ".lock"
 
 
@@ -99,8 +104,8 @@ def no_room(path: Path, needed: str, number: int = errno.ENOSPC) -> OSError:
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Hold a folder, so that no other process that asks for it writes into it; tidy up after a killed one.
 
-    The system lets go of it when this process ends, however it ends. Where there are no locks (Windows, some
-    network drives) the folder is not guarded.
+    The system lets go of it when this process ends, however it ends. On a drive that knows no locks the
+    folder is not guarded.
 
     Args:
         folder: An existing folder.
@@ -112,14 +117,17 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         BlockingIOError: Another process holds it; the message says which.
         OSError: Nothing can be written into it.
     """
-    if os.name != "posix":
-        yield lambda: None
-        return
+    from filelock import FileLock  # here, so that worker processes start without it
+
     path = folder / LOCK
-    descriptor = _lock(path)
+    lock = FileLock(path, blocking=False)
+    _acquire(lock, path)
+    with suppress(OSError):  # Windows lets nobody read a locked file
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    held = os.stat(path)
 
     def check() -> None:
-        if not _is_at(descriptor, path):
+        if not _is_at(held, path):
             raise FileNotFoundError(f"{folder} was moved or deleted while a run was writing into it")
 
     try:
@@ -128,9 +136,10 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
                 left.unlink()
         yield check
     finally:
-        if _is_at(descriptor, path):
-            path.unlink()
-        os.close(descriptor)
+        with suppress(OSError):  # Windows removes no open file
+            if _is_at(held, path):
+                path.unlink()
+        lock.release()
 
 
 def writable(folder: Path) -> bool:
@@ -195,40 +204,30 @@ def _move(source: Path, target: Path) -> None:
             source.unlink()
 
 
-def _lock(path: Path) -> int:
-    """Open and lock a file; the lock lasts until the descriptor is closed."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _flock(descriptor, path)
-            if _is_at(descriptor, path):  # else its last holder took it away in between
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _flock(descriptor: int, path: Path) -> None:
-    import fcntl  # here, because Windows has none
+def _acquire(lock: BaseFileLock, path: Path) -> None:
+    """Lock a file, or name the process that has."""
+    from filelock import Timeout
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.acquire()
+    except Timeout as error:
+        holder = ""
+        with suppress(OSError):  # Windows lets nobody read it
+            holder = path.read_text(encoding="utf-8", errors="replace")[:200]
+        raise BlockingIOError(
+            errno.EAGAIN,
+            f"{holder or 'another process'} is training into {path.parent}: wait for it, or stop it first",
+        ) from error
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
-            raise BlockingIOError(
-                error.errno, f"{holder} is training into {path.parent}: wait for it, or stop it first"
-            ) from error
-        # Any other error: a file system that knows no locks. Train all the same.
+        if error.errno not in LOCKLESS:
+            raise
+        path.touch()  # a file system that knows no locks; train all the same
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one at this path."""
+def _is_at(held: os.stat_result, path: Path) -> bool:
+    """Whether a file that is held open is still the one at this path."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(held, os.stat(path))
     except FileNotFoundError:
         return False
 

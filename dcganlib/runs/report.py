@@ -1,0 +1,141 @@
+"""What a run leaves in its folder while it trains: sample grids, checkpoints, weights, losses, animations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dcganlib import models
+from dcganlib.config import TrainConfig
+from dcganlib.latents import sample_z
+from dcganlib.runs.context import source
+from dcganlib.runs.folder import GRID
+from dcganlib.runs.history import History, Row
+from dcganlib.runtime import checkpoint, files
+from dcganlib.train import TrainState
+from dcganlib.viz import plot
+
+FRAME_PIXELS = 2**28  # pixels of an animation, all frames together, which Pillow holds in memory
+
+
+class Report:
+    """Writes into the folder of a run; made by the first process alone.
+
+    Args:
+        folder: The run's.
+        log: Its history.
+        check: Raises FileNotFoundError once the folder is no longer there.
+    """
+
+    def __init__(self, folder: Path, log: History, check: Callable[[], None]) -> None:
+        self.folder, self.log, self.check = folder, log, check
+
+    def begin(self, state: TrainState) -> None:
+        """Complete the folder before the first step, or after a kill that followed a checkpoint."""
+        if state.step:
+            self.publish(state)
+        else:
+            self.draw(state)
+            checkpoint.save(self.folder / "checkpoint.pt", state)  # an early interrupt can be resumed as well
+
+    def draw(self, state: TrainState) -> None:
+        """Draw a grid of samples from the fixed latents, of each generator."""
+        fixed_z, labels = fixed_latents(state)
+        for name, generator in (("samples", state.generator), ("ema", state.ema_generator)):
+            if generator is not None:
+                images = models.generate(generator, fixed_z, labels)
+                picture = plot.grid_image(images, columns=generator.num_classes or 8)
+                (self.folder / name).mkdir(exist_ok=True)  # which somebody may have deleted to save room
+                files.write_atomically(self.folder / name / f"step_{state.step:06d}.png", picture.save)
+
+    def save(self, state: TrainState, rows: Sequence[Row]) -> None:
+        """Write the new rows, then the checkpoint that counts them, then what readers look at."""
+        self.log.append(rows)
+        path = self.folder / "checkpoint.pt"
+        checkpoint.save(path, state, previous=self.folder / "checkpoint-previous.pt")
+        self.publish(state)
+
+    def publish(self, state: TrainState) -> None:
+        """Write what a reader of the folder looks at: weights, and a picture of the losses."""
+        checkpoint.save_generator(self.folder / "generator.safetensors", state.generator, step=state.step)
+        if state.ema_generator is not None:
+            checkpoint.save_generator(self.folder / "ema.safetensors", state.ema_generator, step=state.step)
+        if self.log.points:
+            draw_losses(self.folder / "losses.png", self.log)
+
+    def animate(self) -> None:
+        """Join the grids to animations."""
+        for name in ("samples", "ema"):
+            animate(self.folder, name)
+
+
+def fixed_latents(state: TrainState) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Latents and labels of the sample grids; by class, a row is one latent with each class in turn."""
+    generator, config = state.generator, state.config
+    rows = GRID // 8 if generator.num_classes else GRID
+    z = sample_z(rows, generator.latent_dim, prior=config.prior, rng=source(config.seed, 2))
+    if not generator.num_classes:
+        return z, None
+    return z.repeat_interleave(generator.num_classes, dim=0), torch.arange(generator.num_classes).repeat(rows)
+
+
+def draw_losses(path: Path, log: History) -> None:
+    """Draw the losses; the running mean is over about 100 steps."""
+    points = log.points
+    plot.save_history(points, path, smooth=max(1, min(100 // log.stride, len(points))))
+
+
+def animate(folder: Path, name: str) -> None:
+    """Join grids to an animation; of more than one can hold, some at even distances.
+
+    Args:
+        folder: The run's.
+        name: Of the grids' folder in it.
+    """
+    paths = sorted((folder / name).glob("step_*.png"), key=_step)
+    if not paths:
+        return
+    with Image.open(paths[0]) as first:
+        room = max(2, FRAME_PIXELS // (first.width * first.height))
+    if len(paths) > room:
+        warnings.warn(
+            f"{name}.gif shows {room:,} of the {len(paths):,} pictures in {folder / name}, at even "
+            "distances: more do not fit into memory at once",
+            stacklevel=2,
+        )
+        paths = [paths[i * (len(paths) - 1) // (room - 1)] for i in range(room)]
+    plot.animate(map(opened, paths), folder / f"{name}.gif")
+
+
+def opened(path: Path) -> Image.Image:
+    """Read a picture, and close its file."""
+    with Image.open(path) as picture:
+        return picture.copy()
+
+
+def _step(path: Path) -> tuple[int, str]:
+    """For sorting: the step of a grid, whose name has as many digits as it takes."""
+    digits = path.stem.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else 0, path.name
+
+
+def where_and_how(config: TrainConfig, device: torch.device) -> str:
+    """A line on where and how the run trains."""
+    where = f"{device}"
+    if device.type == "cpu":
+        where += f" ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        where += f" ({torch.cuda.get_device_name(device)})"
+    how = [config.precision, *(name for name in ("fast", "compile") if getattr(config, name))]
+    return f"training on {where}: {', '.join(how)}"
+
+
+def means(rows: Sequence[Row], rate: float | None) -> str:
+    """A line on the last steps: means over exactly these steps, each counted once."""
+    parts = [f"{name} {sum(row[name] for row in rows) / len(rows):.3f}" for name in rows[0] if "_" in name]
+    speed = f"; {rate:.0f} images/s" if rate else ""
+    return f"step {rows[-1]['step']:.0f}, means of {len(rows)} steps: {', '.join(parts)}{speed}"

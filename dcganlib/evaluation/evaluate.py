@@ -224,7 +224,7 @@ def evaluate(
         data=str(settings.data.data),
         generator=weights,
         batch_norm=_batch_norm(sampler.generator),
-        network=_describe(embedder.network, settings.data.data),
+        network=_describe(embedder.network, str(settings.data.data)),
         samples=study.samples,
         real_samples=study.real_samples,
         searched=study.searched,
@@ -543,7 +543,7 @@ def _embedder(
     settings: ResolvedRunConfig, inception: bool, place: torch.device
 ) -> tuple[_Embedder, list[str]]:
     """The networks for a run's images on a device, and a note if there is no classifier."""
-    inception_network = _inception(settings.data.channels).to(place) if inception else None
+    inception_network = _inception(int(settings.data.channels or 0)).to(place) if inception else None
     name = datasets.find_entry(settings.data.data).classifier
     if name is None:
         reason = f"there is no classifier for {settings.data.data}"

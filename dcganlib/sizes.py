@@ -10,6 +10,9 @@ from typing import Any, TypeVar, overload
 
 from dcganlib.runtime.checks import check_integers
 
+IntOrPair = int | tuple[int, int]
+"""One number for both sides, or a (height, width) pair."""
+
 Size = TypeVar("Size", int, tuple[int, int])
 
 
@@ -17,21 +20,13 @@ Size = TypeVar("Size", int, tuple[int, int])
 def conv_out(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int: ...
 @overload
 def conv_out(
-    size: int | tuple[int, int],
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-) -> int | tuple[int, int]: ...
+    size: IntOrPair, kernel: IntOrPair, stride: IntOrPair = 1, padding: IntOrPair = 0, dilation: IntOrPair = 1
+) -> IntOrPair: ...
 
 
 def conv_out(
-    size: int | tuple[int, int],
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-) -> int | tuple[int, int]:
+    size: IntOrPair, kernel: IntOrPair, stride: IntOrPair = 1, padding: IntOrPair = 0, dilation: IntOrPair = 1
+) -> IntOrPair:
     """Output size of a convolution: floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1.
 
     Args:
@@ -71,21 +66,21 @@ def conv_transpose_out(
 ) -> int: ...
 @overload
 def conv_transpose_out(
-    size: int | tuple[int, int],
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    output_padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-) -> int | tuple[int, int]: ...
+    size: IntOrPair,
+    kernel: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+) -> IntOrPair: ...
 def conv_transpose_out(
-    size: int | tuple[int, int],
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    output_padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-) -> int | tuple[int, int]:
+    size: IntOrPair,
+    kernel: IntOrPair,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+) -> IntOrPair:
     """Output size of a transposed convolution, the inverse of ``conv_out`` up to the dropped remainder.
 
     stride (size - 1) + dilation (kernel - 1) + 1 - 2 padding + output_padding.

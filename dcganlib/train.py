@@ -259,7 +259,7 @@ def generator_step(
     loss: GLoss = generator_loss,
     amp: Amp = FLOAT32,
 ) -> Tensor:
-    """Update G once, to fool D. D does not change.
+    """Update G once, to fool D. D's weights do not change; in training mode its running statistics do.
 
     Args:
         discriminator: Maps images to logits.

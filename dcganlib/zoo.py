@@ -29,6 +29,7 @@ class Architecture:
         layers: Takes these three, returns the layers of the generator and of the discriminator.
         num_classes: Classes that it is conditional on by default; above 0 it cannot do without.
         any_size: Whether it can be built for other image sizes.
+        latent_dim: Numbers in a latent point; 100 in the paper (section 4).
     """
 
     summary: str
@@ -38,6 +39,11 @@ class Architecture:
     layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
     num_classes: int = 0
     any_size: bool = False
+    latent_dim: int = 100
+
+
+SIZES = ("image_size", "channels", "base_channels", "latent_dim", "num_classes")
+"""Fields of an ``Architecture`` that ``build`` can replace."""
 
 
 def _dcgan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
@@ -190,15 +196,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def build(
-    name: str,
-    *,
-    image_size: int | None = None,
-    channels: int | None = None,
-    base_channels: int | None = None,
-    latent_dim: int = 100,
-    num_classes: int | None = None,
-    rng: torch.Generator | None = None,
-    device: str = "cpu",
+    name: str, *, rng: torch.Generator | None = None, device: str = "cpu", **sizes: int | None
 ) -> tuple[Generator, Discriminator]:
     """Build a pair of networks by name, with float32 weights drawn by ``init_weights``.
 
@@ -207,14 +205,10 @@ def build(
 
     Args:
         name: A key of ``ARCHITECTURES``.
-        image_size: Pixels; "dcgan" takes 16 to 256, the others only their own.
-        channels: 1 or 3; the named network's own if absent.
-        base_channels: Width; the named network's own if absent.
-        latent_dim: Numbers in a latent point.
-        num_classes: Classes that both networks are conditional on, 0 for none; the named network's own if
-            absent.
         rng: Source of the weights, on the CPU; torch's global one if absent.
         device: "cpu", or "meta" for shapes without memory. Move the networks with ``.to`` to train elsewhere.
+        sizes: ``image_size``, ``channels``, ``base_channels``, ``latent_dim`` or ``num_classes``, in place of
+            the architecture's own; None keeps its own. Only "dcgan" takes other image sizes, 16 to 256.
 
     Returns:
         (generator, discriminator), in training mode.
@@ -227,22 +221,23 @@ def build(
         raise ValueError(f"device must be cpu or meta, got {device!r}: move the networks with .to(device)")
     if name not in ARCHITECTURES:
         raise ValueError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
-    known = ARCHITECTURES[name]
-    if image_size not in (None, known.image_size) and not known.any_size:
+    own = ARCHITECTURES[name]
+    if unknown := set(sizes) - set(SIZES):
+        raise ValueError(f"an architecture has no {unknown.pop()!r}; it has {', '.join(SIZES)}")
+    wanted: dict[str, Any] = {size: value for size, value in sizes.items() if value is not None}
+    changed = replace(own, **wanted)
+    if changed.image_size != own.image_size and not own.any_size:
         raise ValueError(
-            f"{name} draws images of {known.image_size} pixels, not {image_size}; 'dcgan' draws any size"
+            f"{name} draws images of {own.image_size} pixels, not {changed.image_size}; 'dcgan' draws any "
+            "size"
         )
-    size, channels, width, latent_dim = check_integers(
-        image_size=known.image_size if image_size is None else image_size,
-        channels=known.channels if channels is None else channels,
-        base_channels=known.base_channels if base_channels is None else base_channels,
-        latent_dim=latent_dim,
-    )
-    num_classes = known.num_classes if num_classes is None else num_classes
-    if known.num_classes and not num_classes:
-        raise ValueError(f"{name} is conditional: num_classes must be at least 1, got {num_classes}")
-    g_layers, d_layers = known.layers(size, channels, width)
+    if own.num_classes and not changed.num_classes:
+        raise ValueError(f"{name} is conditional: num_classes must be at least 1, got {changed.num_classes}")
+    shape = check_integers(**{size: getattr(changed, size) for size in SIZES if size != "num_classes"})
+    size, channels, width, latent_dim = shape
+    g_layers, d_layers = own.layers(size, channels, width)
+    classes = changed.num_classes
     with torch.device(device), torch.inference_mode(False):
-        generator = Generator(size, channels, width, latent_dim, num_classes=num_classes, layers=g_layers)
-        discriminator = Discriminator(size, channels, width, num_classes=num_classes, layers=d_layers)
+        generator = Generator(size, channels, width, latent_dim, num_classes=classes, layers=g_layers)
+        discriminator = Discriminator(size, channels, width, num_classes=classes, layers=d_layers)
     return init_weights(generator, rng), init_weights(discriminator, rng)

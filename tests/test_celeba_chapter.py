@@ -10,7 +10,7 @@ import jupytext
 import matplotlib
 import pytest
 
-from dcganlib import datasets, models, zoo
+from dcganlib import datasets, zoo
 from dcganlib.datasets import celeba, face_datasets
 from dcganlib.datasets.download import DownloadError
 from dcganlib.viz import plot
@@ -54,7 +54,7 @@ def published(face_set, host, tmp_path, monkeypatch):
 def narrow(monkeypatch):
     """All networks that the chapter builds are four channels wide; the stored ones are as they are."""
     build = zoo.build
-    monkeypatch.setattr(models, "build", lambda name, **given: build(name, **given | {"base_channels": 4}))
+    monkeypatch.setattr(zoo, "build", lambda name, **given: build(name, **given | {"base_channels": 4}))
 
 
 @pytest.fixture

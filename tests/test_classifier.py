@@ -5,6 +5,7 @@ import re
 import shlex
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -515,7 +516,7 @@ def prepared(stripes, marks, monkeypatch):
 def test_the_command_trains_and_says_how_good_the_file_is(prepared, stripes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["classifier", "mnist", "--device", "cpu", "--seed", "4", "--root", "here"]) == 0
-    assert prepared == [("mnist", "here", "train"), ("mnist", "here", "test")]
+    assert prepared == [("mnist", Path("here"), "train"), ("mnist", Path("here"), "test")]
     said = capsys.readouterr()
     found = load("classifier-mnist.safetensors")
     told = found.about["test_accuracy"]

@@ -431,7 +431,7 @@ def spoilt(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["mnits"], ["'mnits'", "mnist, fashion-mnist, mnist-mini"]),
+        (["mnits"], ["'mnits'", "mnist-mini, mnist, fashion-mnist"]),
         (["MISSING"], ["missing", "neither a folder, nor a zip, nor a known dataset"]),
         (["EMPTY"], ["no images in", "empty"]),
         (["BROKEN"], ["none of the 1 images", "can be read", "photo.jpg"]),
@@ -529,7 +529,7 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["fly"], ["Unrecognized options: fly", "data, train, resume, sample, evaluate, classifier"]),
         (["info", "--fly"], ["Unrecognized options: --fly"]),
         ([], ["Expected one of {data, train, resume, sample, evaluate, classifier, info, doctor}"]),
-        (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, mnist-mini"]),
+        (["train"], ["Missing from dcganlib train", "mnist-mini, mnist, fashion-mnist"]),
     ],
 )
 def test_a_bad_request_says_why_in_one_line(call, trained, spoilt, tmp_path, monkeypatch, arguments, words):

@@ -265,6 +265,7 @@ def test_the_latents_are_those_of_the_seed_and_the_prior_of_the_run(make_run, mo
 @pytest.mark.usefixtures("_few")
 def test_a_stored_run_is_measured_into_the_current_folder(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "stored")
+    monkeypatch.setattr(runs.folder, "PRETRAINED", tmp_path / "stored")
     folder = make_run(tmp_path / "stored" / "small")
     before = sorted(path.name for path in folder.iterdir())
     (tmp_path / "here").mkdir()

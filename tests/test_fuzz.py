@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from dcganlib.datasets import image_files
 from dcganlib.runtime import checkpoint
 
 fuzz = pytest.importorskip("fuzz", reason="resource, which it limits memory with, is not on Windows")
@@ -135,7 +136,7 @@ def test_other_pixels_and_a_refusal_of_whole_ones_are_findings():
 
 def test_lists_read_otherwise_than_they_were_written_are_a_finding():
     names = tuple(f"{number:06}.png" for number in (1, 4, 7))
-    source = fuzz.image_folder.Source("", names)
+    source = image_files.Source("", names)
     right = fuzz.celeba.Listing(source, None, (), None, fuzz.np.array([0, 3, 6]))
     fuzz.check_listing(right, "train", None)
     for split, identities in (("valid", [0, 3, 6]), ("train", [0, 3, 5]), (None, [0, 3])):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dcganlib import datasets
+from dcganlib.config import TrainConfig
 from dcganlib.datasets import to_float
 
 
@@ -29,7 +30,9 @@ class Levels(nn.Module):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     run = SimpleNamespace(
-        generator=Levels(), ema_generator=Levels(), config={"train": {"seed": 3, "prior": "uniform"}}
+        generator=Levels(),
+        ema_generator=Levels(),
+        config=SimpleNamespace(train=TrainConfig(seed=3, prior="uniform")),
     )
     monkeypatch.setattr(benchmark.runs, "read", lambda path: run)
     return tmp_path

@@ -14,6 +14,7 @@ QUOTED = 48  # letters of its longest part that the page must quote; what follow
 
 PROGRAMMER = "only a caller's own code can cause it: a tensor or an argument of the wrong kind"
 LEFT_OUT = {  # not on the page: each message, and why
+    "an architecture has no …; it has …": PROGRAMMER,
     "module dcganlib.datasets has no attribute …": PROGRAMMER,
     "expected uint8 images, got …": PROGRAMMER,
     "images must be a tensor of shape (N, C, H, W), got …: …": PROGRAMMER,
@@ -37,7 +38,6 @@ LEFT_OUT = {  # not on the page: each message, and why
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
     "the strips must add up to … x … pixels": PROGRAMMER,
-    "train must be a TrainConfig, got …": PROGRAMMER,
     "alt must describe the animation, it is empty": PROGRAMMER,
     "alt must describe the pictures, it is empty": PROGRAMMER,
     "a slider needs at least 2 frames and a text for each, got … and …": PROGRAMMER,

@@ -38,6 +38,15 @@ def test_a_picture_in_the_page_becomes_a_file_of_the_same_bytes(tmp_path):
     assert (tmp_path / name).read_bytes() == base64.b64decode(address.split(",")[1])
 
 
+def test_an_animation_in_a_file_is_treated_as_an_embedded_one(tmp_path):
+    data = inline([RED, BLUE])
+    (tmp_path / "a.webp").write_bytes(base64.b64decode(data.split(",")[1]))
+    (tmp_path / "b.webp").write_bytes(base64.b64decode(inline([RED]).split(",")[1]))
+    page = '<img alt="moves" src="a.webp"><img alt="rests" src="b.webp"><img alt="far" src="c.webp">'
+    expected = page.replace("a.webp", data)
+    assert finish_pages.with_animations_inline(page, tmp_path) == expected
+
+
 def test_an_animation_rests_on_its_last_frame(tmp_path):
     page = f'<img class="dark-light" alt="an animation" width="24" src="{inline([RED, RED, BLUE])}">'
     page = finish_pages.with_picture_files(page, tmp_path, "i")

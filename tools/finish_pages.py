@@ -80,6 +80,27 @@ def _as_lines(match: re.Match[str]) -> str:
     return f'<span class="sig-lines">{lines}</span>'
 
 
+def with_animations_inline(page: str, folder: Path) -> str:
+    """Embed the animations that a page shows from files, as notebooks embed theirs, so that both get a still.
+
+    Args:
+        page: The page.
+        folder: Folder of the page, which its addresses are relative to.
+    """
+
+    def embedded(match: re.Match[str]) -> str:
+        source = re.search(r'\bsrc="([^":]+\.webp)"', match["attributes"])
+        if source is None or not (file := folder / source[1]).is_file():
+            return match[0]
+        with Image.open(file) as image:
+            if getattr(image, "n_frames", 1) == 1:
+                return match[0]
+        data = base64.b64encode(file.read_bytes()).decode()
+        return match[0].replace(source[1], f"data:image/webp;base64,{data}")
+
+    return _PICTURE.sub(embedded, page)
+
+
 def with_picture_files(page: str, folder: Path, address: str) -> str:
     """Move embedded images into files, and add a still to each animation.
 
@@ -198,7 +219,8 @@ def finish(folder: Path) -> None:
         page = path.read_text(encoding="utf-8")
         address = "../" * (len(path.relative_to(folder).parts) - 1) + "_images"
         page = with_roles(without_repeats(page))
-        page = with_picture_sizes(with_picture_files(page, pictures, address), path.parent)
+        page = with_picture_files(with_animations_inline(page, path.parent), pictures, address)
+        page = with_picture_sizes(page, path.parent)
         path.write_text(with_meanings(with_hanging_lines(page), terms), encoding="utf-8")
 
 

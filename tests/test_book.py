@@ -17,6 +17,8 @@ PAGES = sorted(path for path in BOOK.glob("*.md") if path not in NOTEBOOKS)
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
 BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
+FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
+EXERCISE = r"(Warm-up|Standard|Challenge) · \d+ minutes"  # then, if it has one, its title
 SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "display"}
 
 every_chapter = pytest.mark.parametrize("md", CHAPTERS, ids=lambda md: md.stem)
@@ -168,7 +170,9 @@ def test_every_exercise_has_a_solution_to_fold_out(md):
     text = md.read_text(encoding="utf-8")
     exercises = re.findall(r"^:::+\{exercise(?:-start)?\}.*\n(?::.*\n)*?:label: (\S+)$", text, re.M)
     solutions = re.findall(r"^:::+\{solution(?:-start)?\} (\S+)\n(?::.*\n)*?:class: dropdown$", text, re.M)
-    assert len(exercises) >= 3
+    assert len(exercises) >= 6
+    titles = re.findall(r"^:::+\{exercise(?:-start)?\} (.*)$", text, re.M)
+    assert [title for title in titles if not re.match(EXERCISE, title)] == []
     assert exercises == solutions
 
 
@@ -203,6 +207,14 @@ def test_an_output_that_is_not_compared_is_checked_further_down_its_section(md):
 def test_cells_are_short(md):
     for cell in code_of(md):
         assert len([line for line in cell.source.splitlines() if line.strip()]) <= 20, cell.source
+
+
+@every_chapter
+def test_a_chapter_can_be_read_in_one_sitting(md):
+    text, _, _ = md.read_text(encoding="utf-8").partition("\n## Exercises\n")
+    assert len(text.split()) <= 6000
+    cells = re.findall(r"^```\{code-cell\}.*?^```$", text, re.M | re.S)
+    assert len([cell for cell in cells if not any(re.search(rf"\b{tag}\b", cell) for tag in FOLDED)]) <= 40
 
 
 @every_text

@@ -1,7 +1,7 @@
 """The command ``dcganlib``: data, train, resume, sample, evaluate, classifier, info, doctor.
 
-Each subcommand is a dataclass. tyro makes its options of the fields and its help of the docstrings, here and
-in ``dcganlib.config``. What needs torch is imported by ``run``, so that --help answers at once.
+Each subcommand is a dataclass. tyro turns the fields into options and the docstrings into help, here and in
+``dcganlib.config``. Torch is imported only in ``run``, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dcganlib.config import (
     ConfigError,
     DataConfig,
     EvaluationConfig,
-    Million,
+    NonNegativeInt,
     RunConfig,
     SampleConfig,
     Size,
-    Whole,
+    UpToMillion,
 )
 
 OUT_OF_MEMORY = "out of memory|DefaultCPUAllocator|ALLOC_FAILED|excessive memory"
@@ -39,13 +39,13 @@ OUT_OF_MEMORY = "out of memory|DefaultCPUAllocator|ALLOC_FAILED|excessive memory
 
 @dataclass(frozen=True)
 class Data(Checked):
-    """Download or draw a data set, decode it, and show what is in it.
+    """Download or draw a dataset, decode it, and show its contents.
 
     Attributes:
         config: The images.
-        split: train, valid, test or all, where the data set has them. Default: train.
+        split: train, valid, test or all, if the dataset has them. Default: train.
         strict: Stop at the first image that cannot be read.
-        root: Folder of the data sets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
         out: Picture to write. Default: DATA.png.
         force: Replace a file that is already there.
     """
@@ -58,7 +58,7 @@ class Data(Checked):
     force: bool = False
 
     def run(self) -> int:
-        """Write the picture and print what is in the data set."""
+        """Write the picture and print the contents of the dataset."""
         from dcganlib import datasets
         from dcganlib.datasets import contact_sheet
         from dcganlib.runtime import files
@@ -76,12 +76,12 @@ class Data(Checked):
 
 @dataclass(frozen=True)
 class Train(Checked):
-    """Train on a data set, into a new folder.
+    """Train on a dataset, into a new folder.
 
     Attributes:
         config: The run.
         out: Folder of the run. Default: runs/DATA-ARCHITECTURE.
-        root: Folder of the data sets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
         device: auto, gpu, cpu, cuda, cuda:N or mps.
     """
 
@@ -105,13 +105,13 @@ class Train(Checked):
 
 @dataclass(frozen=True)
 class Resume(Checked):
-    """Go on from a run's last checkpoint.
+    """Resume a run from its last checkpoint.
 
     Attributes:
         run_folder: Folder of the run.
         steps: New length, counted from the run's start. Default: the run's own.
         data: Where the run's images are now, if they were moved.
-        root: Folder of the data sets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
         device: auto, gpu, cpu, cuda, cuda:N or mps.
     """
 
@@ -122,7 +122,7 @@ class Resume(Checked):
     device: str = "auto"
 
     def run(self) -> int:
-        """Train on, and print where the run is."""
+        """Continue training, and print where the run is."""
         from dcganlib import runs
         from dcganlib.runtime import cpu_layers
 
@@ -136,7 +136,7 @@ class Resume(Checked):
 
 @dataclass(frozen=True)
 class Sample(Checked):
-    """Draw new images from a run.
+    """Generate new images from a run.
 
     Attributes:
         run_folder: Folder of the run, or the name of a stored one, such as mnist.
@@ -172,7 +172,7 @@ class Evaluate(Checked):
         out: File to write. Default: DIR/evaluation.json; for a stored run evaluation-NAME.json, here.
         force: Replace a file that is already there.
         data: Where the run's images are now, if they were moved.
-        root: Folder of the data sets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
         device: auto, gpu, cpu, cuda, cuda:N or mps.
     """
 
@@ -201,7 +201,7 @@ class Evaluate(Checked):
 
 @dataclass(frozen=True)
 class Classifier(Checked):
-    """Train one of the classifiers that come with the package again, into a new file.
+    """Retrain one of the classifiers in the package, into a new file.
 
     Attributes:
         name: mnist, fashion-mnist or faces.
@@ -209,13 +209,13 @@ class Classifier(Checked):
         seed: Seed of everything random.
         out: File to write. Default: classifier-NAME.safetensors.
         force: Replace a file that is already there.
-        root: Folder of the data sets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
         device: auto, gpu, cpu, cuda, cuda:N or mps.
     """
 
     name: str
-    epochs: Million | None = None
-    seed: Whole = 0
+    epochs: UpToMillion | None = None
+    seed: NonNegativeInt = 0
     out: Path | None = None
     force: bool = False
     root: Path | None = None
@@ -241,16 +241,16 @@ class Classifier(Checked):
 
 @dataclass(frozen=True)
 class Info(Checked):
-    """Show what is here, or what a run is.
+    """Describe this machine, or a run.
 
     Attributes:
-        run_folder: Folder of a run, or the name of a stored one. Default: none, which shows what is here.
+        run_folder: Folder of a run, or the name of a stored one. Default: this machine.
     """
 
     run_folder: Positional[Path | None] = None
 
     def run(self) -> int:
-        """Print it."""
+        """Print the description."""
         for line in _machine() if self.run_folder is None else _run(self.run_folder):
             print(line)
         return 0
@@ -261,7 +261,7 @@ class Doctor(Checked):
     """Check versions, device, data, disk and memory, and try one training step."""
 
     def run(self) -> int:
-        """Print each check; 1 where one failed."""
+        """Print each check; return 1 if one failed."""
         from dcganlib import doctor
 
         failed = 0
@@ -291,13 +291,13 @@ FLAT = (
 
 
 def parse(arguments: Sequence[str] | None = None) -> Any:
-    """Make the dataclass of a subcommand from its arguments.
+    """Turn the arguments of the command into the dataclass of a subcommand.
 
     Args:
-        arguments: Of the command; those of the process if absent.
+        arguments: The command's arguments; default: those of the process.
 
     Raises:
-        SystemExit: After ``--help``, or where they are none of the command's.
+        SystemExit: After ``--help``, or if the arguments are invalid.
         ConfigError: An option is out of range.
     """
     complaint = io.StringIO()
@@ -323,16 +323,16 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    The exit code is 0 when all went well, 1 where ``doctor`` found something, 2 on bad input or a run that
-    cannot go on, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP and 141 where nobody reads the output
-    any more, as with ``| head -1``.
+    The exit code is 0 on success, 1 if ``doctor`` found a fault, 2 on bad input or if a run cannot continue,
+    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and 141 if the reader of the output has closed it,
+    as with ``| head -1``.
 
     Args:
         arguments: As ``parse`` takes them.
 
     Raises:
-        SystemExit: After ``--help``, or where the arguments are none of the command's.
-        RuntimeError: Any of torch's but a lack of memory: a fault of the package, with its traceback.
+        SystemExit: After ``--help``, or if the arguments are invalid.
+        RuntimeError: Any torch error except a lack of memory: a bug in the package, with its traceback.
     """
     _prepare_output()
     command = None
@@ -374,7 +374,7 @@ def _interrupted(stopped: KeyboardInterrupt, trains: bool) -> int:
 
 
 def _prepare_output() -> None:
-    """Let no character that the console's code page lacks, and no closed stream, end a command."""
+    """Keep a closed stream, or a character missing from the console's code page, from ending a command."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, as with >&-
@@ -384,9 +384,9 @@ def _prepare_output() -> None:
 
 
 def _reader_is_gone(error: Exception | None = None) -> bool:
-    """Whether output cannot be delivered, since the other end of a pipe is closed.
+    """Whether output cannot be delivered because the other end of a pipe is closed.
 
-    A stream that fails is pointed at nothing, or the interpreter would complain once more at its end.
+    A stream that fails is redirected to the null device, or the interpreter would report it again on exit.
     """
     gone = isinstance(error, BrokenPipeError)
     for stream in (sys.stdout, sys.stderr):
@@ -410,12 +410,12 @@ def _warn(message: Warning | str, *where: object, **more: object) -> None:
 
 
 def _is_first() -> bool:
-    """Whether this process speaks for all that torchrun started, or was started by itself."""
+    """Whether this process is the first of those that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _check_picture(out: Path) -> None:
-    """Refuse a file name of which Pillow cannot tell the format to write, before any work."""
+    """Reject, before any work, a file name whose format Pillow cannot write."""
     from PIL import Image
 
     if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
@@ -423,7 +423,7 @@ def _check_picture(out: Path) -> None:
 
 
 def _describe(found: Any) -> list[str]:
-    """Lines on an ``ImageSet``: its size, source, classes, attributes, and what was left out."""
+    """Lines about an ``ImageDataset``: its size, source, classes, attributes, and what was left out."""
     import torch
 
     from dcganlib import datasets
@@ -456,7 +456,7 @@ def _describe(found: Any) -> list[str]:
 
 
 def _draw_overview(found: Any, out: Path) -> int:
-    """Draw the mean image of an ``ImageSet`` and some of its images; how many."""
+    """Draw the mean image of an ``ImageDataset`` and some of its images; return how many."""
     import torch
 
     from dcganlib import datasets
@@ -473,7 +473,7 @@ def _draw_overview(found: Any, out: Path) -> int:
 
 
 def _run(folder: Path) -> list[str]:
-    """Lines on a run: its configuration and its last losses."""
+    """Lines about a run: its configuration and its last losses."""
     from dcganlib import runs
 
     found = runs.read(folder)
@@ -482,18 +482,19 @@ def _run(folder: Path) -> list[str]:
     options |= options.pop("train")
     names = [f"{number} {label}" for number, label in enumerate(options["class_names"])]
     options["class_names"] = ", ".join(names) or "none"
-    lines = [f"run           {found.folder}"]
-    lines += [f"{name:<13} {value}" for name, value in options.items() if value is not None]
+    rows = {"run": found.folder}
+    rows |= {name: value for name, value in options.items() if value is not None}
     last = found.history[-500:]
-    lines.append(f"steps done    {found.history[-1]['step']:.0f}")
+    rows["steps done"] = f"{found.history[-1]['step']:.0f}"
     for name in ("d_loss", "g_loss", "d_real", "d_fake"):
         mean = sum(row[name] for row in last) / len(last)
-        lines.append(f"{name:<13} {mean:.3f} (mean of the last {len(last)} steps)")
-    return lines
+        rows[name] = f"{mean:.3f} (mean of the last {len(last)} steps)"
+    width = max(map(len, rows))
+    return [f"{name:<{width}} {value}" for name, value in rows.items()]
 
 
 def _machine() -> list[str]:
-    """Lines on this machine, and the networks that can be trained."""
+    """Lines about this machine and the available networks."""
     import platform
 
     import torch
@@ -502,15 +503,17 @@ def _machine() -> list[str]:
     from dcganlib import datasets, models, runs, zoo
     from dcganlib.runtime.device import pick_device
 
+    width = max(map(len, ("architecture", *zoo.ARCHITECTURES)))
     lines = [
         f"dcganlib {dcganlib.__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         f"device   {pick_device()}",
         f"data     {datasets.data_root()} (sets: {', '.join(datasets.names())})",
         f"stored   {', '.join(runs.pretrained()) or 'none'}",
-        f"\n{'architecture':<13} {'size':>4} {'G params':>11} {'D params':>11}  what it is",
+        f"\n{'architecture':<{width}} {'size':>4} {'G params':>11} {'D params':>11}  what it is",
     ]
     for name, known in zoo.ARCHITECTURES.items():
         pair = zoo.build(name, device="meta")  # shapes alone, no weights
         counts = [models.count_parameters(network) for network in pair]
-        lines.append(f"{name:<13} {known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}  {known.summary}")
+        sizes = f"{known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}"
+        lines.append(f"{name:<{width}} {sizes}  {known.summary}")
     return lines

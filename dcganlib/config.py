@@ -1,10 +1,11 @@
 """The options of a run: each field is an option of the command, a key of ``config.json`` and part of the API.
 
-A field's annotation is its check, its default is the option's, and its line under "Attributes" is the help
-that ``dcganlib train --help`` prints. So a new option is one field with its line. Nothing here imports torch.
+A field's annotation defines its check, its default is the option's default, and its line under "Attributes"
+is the help that ``dcganlib train --help`` prints. So a new option is one field and one line of help. Nothing
+here imports torch.
 
-A field takes Python's own numbers alone: one of NumPy's, saved in a checkpoint, could not be loaded, as
-nothing but plain values is read from a file.
+Fields accept only built-in Python numbers. A NumPy scalar in a checkpoint could not be loaded, because only
+plain values are read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-LARGEST = 2**62  # torch takes no number beyond
+LARGEST = 2**62  # torch accepts no larger integers
 
 TEXTS = tuple[str, ...]
 WORDS: dict[Any, str] = {
@@ -29,18 +30,18 @@ DEFAULT_EPOCHS = 25
 
 
 class ConfigError(ValueError):
-    """An option is of another type than it takes, out of range, or at odds with another one."""
+    """An option has the wrong type, is out of range, or conflicts with another."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes, all of them finite.
+    """The numbers that a field accepts, all of them finite.
 
     Attributes:
-        low: The least, or the one that all lie above.
-        above: Whether ``low`` itself is out of range.
-        below: What all are less than; if absent, the largest float.
-        most: The largest; for whole numbers, in place of ``below``.
+        low: Lower bound.
+        above: Whether the lower bound is exclusive.
+        below: Exclusive upper bound; default: the largest float.
+        most: Inclusive upper bound of an integer, instead of ``below``.
     """
 
     low: float
@@ -49,7 +50,7 @@ class Range:
     most: int | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a number is in range, which NaN never is."""
+        """Whether a number is in range; NaN never is."""
         if not (value > self.low if self.above else value >= self.low):
             return False
         if self.most is not None:
@@ -57,7 +58,7 @@ class Range:
         return value <= sys.float_info.max if self.below is None else value < self.below
 
     def words_for(self, value: float) -> str:
-        """What a number out of range must be."""
+        """The part of an error message that says what a number must be."""
         if self.most is not None:
             return f"at least {self.low}" if value < self.low else f"at most {self.most:,}"
         if self.below is None or (self.below == LARGEST and value < LARGEST):
@@ -67,7 +68,7 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The few values that a field takes, and how a message lists them."""
+    """The few values that a field accepts, and how a message lists them."""
 
     values: tuple[Any, ...]
     words: str
@@ -77,14 +78,14 @@ class OneOf:
         return value in self.values
 
     def words_for(self, value: Any) -> str:
-        """What any other must be."""
+        """The part of an error message that says what a value must be."""
         return self.words
 
 
 Count = Annotated[int, Range(1, below=LARGEST)]
-Whole = Annotated[int, Range(0, below=LARGEST)]
+NonNegativeInt = Annotated[int, Range(0, below=LARGEST)]
 Size = Annotated[int, Range(1, most=10**9)]  # of steps, pixels or images
-Million = Annotated[int, Range(1, most=10**6)]
+UpToMillion = Annotated[int, Range(1, most=10**6)]
 Channels = Annotated[int, OneOf((1, 3), "1 (grey) or 3 (RGB)")]
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
@@ -92,17 +93,17 @@ Share = Annotated[float, Range(0, below=1)]
 
 
 def check_fields(settings: object) -> None:
-    """Refuse a value of another type than its field is annotated with, or out of the annotated range.
+    """Reject a value that has a different type from its field's annotation or is out of the annotated range.
 
     Args:
         settings: A dataclass whose fields are dataclasses, ``bool``, ``int``, ``float``, ``str``, ``Path``,
             ``tuple[str, ...]``, a ``Literal`` or None, or one of these with a ``Range`` or ``OneOf``. Fields
-            of other types are left alone. A ``float`` takes an ``int``.
+            of other types are not checked. A ``float`` field accepts an ``int``.
 
     Raises:
-        ConfigError: The message names the field, what it takes, and what it got.
+        ConfigError: The message names the field, what it accepts, and what it got.
     """
-    kind: Any = type(settings)  # mypy takes no class for hashable
+    kind: Any = type(settings)  # mypy does not treat classes as hashable
     for name, hint in _hints(kind).items():
         value = getattr(settings, name)
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
@@ -118,17 +119,17 @@ def check_fields(settings: object) -> None:
 
 
 def check_count(name: str, value: object) -> int:
-    """Refuse what is no whole number of at least 1, which may be one of NumPy's.
+    """Reject anything but an integer of at least 1; NumPy integers are accepted.
 
     Args:
-        name: For the message.
-        value: Of the argument.
+        name: Name of the argument, for the message.
+        value: Its value.
 
     Returns:
-        The number as Python's own.
+        The number as a Python ``int``.
 
     Raises:
-        ValueError: The message names the argument, what it takes, and what it got.
+        ValueError: The message names the argument, what it accepts, and what it got.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{name} must be a whole number, got {value!r}")
@@ -141,16 +142,16 @@ Kind = TypeVar("Kind")
 
 
 def from_dict(kind: type[Kind], content: dict[str, Any]) -> Kind:
-    """Make a dataclass of what ``asdict`` and JSON made of one, nested ones and tuples included.
+    """Rebuild a dataclass from its ``asdict`` form, also after JSON; nested ones and tuples are restored.
 
     Args:
         kind: The dataclass.
         content: Its fields by name. Those with a default may be absent.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
         TypeError: A field is missing, or there is no such field.
-        AttributeError: A nested dataclass is none.
+        AttributeError: The value of a nested dataclass is not a dict.
     """
     values, itself = dict(content), cast("Any", kind)
     hints = _hints(itself)
@@ -180,9 +181,9 @@ def _is(value: Any, kind: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value as an error shows it; in NumPy 1.26 the numbers of an array look like Python's own.
+    """A value as an error message shows it; NumPy 1.26 prints its scalars like Python numbers.
 
-    NumPy is not imported for it, so that the command starts at once.
+    NumPy is not imported for this, so that the command starts at once.
     """
     if type(value).__module__ == "numpy" and hasattr(value, "item"):
         return f"np.{type(value).__name__}({value.item()!r})"
@@ -213,19 +214,19 @@ class Checked:
 class DataConfig(Checked):
     """The images to train on.
 
-    ``data`` that is a ``Path``, or a text with a separator, is always a folder or zip.
+    If ``data`` is a ``Path`` or contains a path separator, it is always a folder or zip.
 
     Attributes:
         data: mnist, fashion-mnist, mnist-mini or faces (these two need no network), celeba, pokemon, or a
             folder or zip of images.
         image_size: Resize to this many pixels. Default: 28 for the MNIST family, else 64.
-        channels: 1 for grey, 3 for RGB. Default: the data set's own, 3 for a folder.
+        channels: 1 for grey, 3 for RGB. Default: the dataset's own, 3 for a folder.
         center_crop: Side of the centre square to keep, in pixels of the file. Default: the largest.
         max_images: Use N images, a random sample in which classes keep their shares. Default: all; for faces,
             how many to draw, 20000.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
     data: str | Path
@@ -240,13 +241,13 @@ class ModelConfig(Checked):
     """The pair of networks.
 
     Attributes:
-        architecture: Networks, as `dcganlib info` lists them. Default: dcgan for any images but grey
-            ones of 28 pixels; for these dcgan-28, or paper-mnist-conditional where conditional.
+        architecture: Networks, as `dcganlib info` lists them. Default: dcgan; for grey images of 28 pixels
+            dcgan-28, or paper-mnist-conditional if conditional.
         base_channels: Width of the networks. Default: the architecture's own.
-        conditional: Train class-conditional networks, on a data set with labels.
+        conditional: Train class-conditional networks, on a dataset with labels.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
     architecture: str | None = None
@@ -256,31 +257,32 @@ class ModelConfig(Checked):
 
 @dataclass(frozen=True)
 class TrainConfig(Checked):
-    """The training loop. The defaults are the paper's (Radford et al. 2016, section 4) but for the prior.
+    """The training loop. The defaults are the paper's (Radford et al. 2016, section 4) except for the prior.
 
     Attributes:
-        batch_size: Images in a step, of all processes together.
+        batch_size: Images per step, over all processes together.
         g_lr: Learning rate of the generator's Adam.
         d_lr: Learning rate of the discriminator's Adam.
-        beta1: Decay of Adam's first moment; 0.5 in place of Adam's usual 0.9.
+        beta1: Decay of Adam's first moment; 0.5 instead of Adam's usual 0.9.
         beta2: Decay of Adam's second moment.
-        prior: Distribution of z. The paper's is uniform; nearly all code since takes the normal one.
-        seed: Seed of z and dropout; in a run also of the weights and the order of the images.
+        prior: Distribution of z. The paper's is uniform; nearly all later code uses normal.
+        seed: Seed of z and dropout; in a run, also of the weights and the order of the images.
         precision: Format of convolutions: float32, or bfloat16 or float16, with weights, statistics and
-            losses in float32. auto takes what is fastest on the device.
-        ema: Decay of an exponential moving average of the generator's weights, such as 0.999; 0 keeps none.
+            losses in float32. auto is the fastest on the device.
+        ema: Decay of an exponential moving average of the generator's weights, such as 0.999; 0: none.
             Training does not use it.
-        weight_decay: Share of each weight that is added to its gradient (L2); 2.5e-5 in the paper's MNIST
+        weight_decay: Fraction of each weight that is added to its gradient (L2); 2.5e-5 in the paper's MNIST
             test.
-        decay_start: Step from which the learning rates fall in a straight line.
-        decay_steps: Steps in which they fall to 0; 0 keeps them constant.
-        fast: Use CPU-optimised layers, fused Adam and channels-last images, which differ in rounding alone.
+        decay_start: Step from which the learning rates decrease linearly.
+        decay_steps: Steps over which they decrease to 0; 0 keeps them constant.
+        fast: Use CPU-optimised layers, fused Adam and channels-last images, which change only
+            the rounding.
         compile: Compile both networks with torch.compile, which takes up to a minute at the start.
         sync_batch_norm: Under torchrun, on GPUs: compute batch norm over the whole batch, not over each
-            process's share.
+            process's part.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
     batch_size: Count = 128
@@ -289,12 +291,12 @@ class TrainConfig(Checked):
     beta1: Share = 0.5
     beta2: Share = 0.999
     prior: Prior = "normal"
-    seed: Whole = 0
+    seed: NonNegativeInt = 0
     precision: Precision = "auto"
     ema: Share = 0.0
     weight_decay: NotNegative = 0.0
-    decay_start: Whole = 0
-    decay_steps: Whole = 0
+    decay_start: NonNegativeInt = 0
+    decay_steps: NonNegativeInt = 0
     fast: bool = True
     compile: bool = False
     sync_batch_norm: bool = False
@@ -309,12 +311,12 @@ class RunConfig(Checked):
         model: The pair of networks.
         train: The training loop.
         steps: Length in steps. Default: 25 epochs.
-        epochs: Length in passes over the images, in place of steps.
+        epochs: Length in passes over the images, instead of steps.
         checkpoint_every: Steps between two checkpoints.
         sample_every: Steps between two sample grids. Default: about 60 grids in all.
 
     Raises:
-        ConfigError: A value is of another type or out of range, or there are both steps and epochs.
+        ConfigError: A value has the wrong type or is out of range, or both steps and epochs are given.
     """
 
     data: DataConfig
@@ -333,22 +335,22 @@ class RunConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedRunConfig(RunConfig):
-    """A run in its folder, as ``config.json`` holds it: every option settled, and facts on its data.
+    """A run as ``config.json`` stores it: every option has its value, and facts about the data are added.
 
     Attributes:
         steps: Length in steps, counted from the run's start.
         sample_every: Steps between two sample grids.
         num_classes: Classes of class-conditional networks, else 0.
         class_names: Names of labels 0, 1, ... of class-conditional networks. Empty in old runs on a folder.
-        contents: How many images the data set had, their shape and a checksum. None in old runs.
+        contents: How many images the dataset had, their shape and a checksum. None in old runs.
 
     Raises:
-        ConfigError: As ``RunConfig``; or the names are not one for each class.
+        ConfigError: As for ``RunConfig``; or there is not one name per class.
     """
 
     steps: Size
     sample_every: Size
-    num_classes: Whole = 0
+    num_classes: NonNegativeInt = 0
     class_names: tuple[str, ...] = ()
     contents: str | None = None
 
@@ -369,40 +371,40 @@ class SampleConfig(Checked):
         n: Number of images, at most a million.
         seed: Seed of the latents.
         columns: Images in a row.
-        label: Class of all images, of a class-conditional run: its name, or its number as `dcganlib info DIR`
-            lists them. A name that looks like a number counts as the name. Default: each class in turn.
+        label: Class of all images of a class-conditional run: its name, or its number as `dcganlib info DIR`
+            lists them. If a class name looks like a number, the name wins. Default: each class in turn.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
-    n: Million = 64
-    seed: Whole = 0
+    n: UpToMillion = 64
+    seed: NonNegativeInt = 0
     columns: Size = 8
     label: str | int | None = None
 
 
-MIN_SAMPLES = 10  # with fewer, the measures of an evaluation mean nothing
+MIN_SAMPLES = 10  # with fewer, the metrics of an evaluation are meaningless
 
 
 @dataclass(frozen=True)
 class EvaluationConfig(Checked):
-    """What ``evaluate`` measures of a run, and how often.
+    """What ``evaluate`` measures about a run, and how often.
 
     Attributes:
         samples: Images generated per repeat, and training images that they are compared with; at least 10. A
             smaller training set limits both.
         repeats: Number of repeats, each with new samples and other training images.
         seed: Seed of the first repeat; the next ones count up from it.
-        ema: Use the averaged weights where the run has them, else those of the last step.
+        ema: Use the averaged weights if the run has them, else those of the last step.
         inception: Compute the FID too, for colour images; needs torch-fidelity.
 
     Raises:
-        ConfigError: A value is of another type or out of range.
+        ConfigError: A value has the wrong type or is out of range.
     """
 
     samples: Annotated[int, Range(MIN_SAMPLES, most=10**9)] = 10_000
-    repeats: Million = 3
-    seed: Whole = 0
+    repeats: UpToMillion = 3
+    seed: NonNegativeInt = 0
     ema: bool = True
     inception: bool = False

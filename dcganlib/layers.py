@@ -57,7 +57,7 @@ class Chain(nn.Module):
         start: (channels, pixels) of the input.
         end: (channels, pixels) that the layers must give.
         layers: At least one.
-        arguments: ``num_classes``, above 0 for a conditional network, and what else decides on the number of
+        arguments: ``num_classes`` (above 0: conditional) and the other arguments that determine the number of
             weights; a network too large for the memory is refused by these names.
 
     Attributes:

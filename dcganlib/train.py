@@ -94,7 +94,8 @@ def init_state(
         config: The settings; the defaults if absent. The state has them as ``resolve`` returns them.
 
     Raises:
-        ValueError: As ``check_networks``; batch norm cannot be synchronised or nothing compiled here.
+        ValueError: As ``check_networks``; batch norm cannot be synchronised, or `torch.compile` does not work
+            here.
     """
     check_networks(generator, discriminator)
     device = next(generator.parameters()).device
@@ -162,10 +163,10 @@ def train(
         epoch, done = divmod(state.step, len(loader))
         for batch in loader.epoch(epoch, start=done):
             real, labels = batch if isinstance(batch, tuple) else (batch, None)
-            with hold_interrupts() as held, explain_out_of_memory(real):
+            with hold_interrupts() as interrupted, explain_out_of_memory(real):
                 record = train_step(state, real, labels, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
             yield record
-            if held:
+            if interrupted:
                 raise KeyboardInterrupt
             if state.step == steps:
                 return

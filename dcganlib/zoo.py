@@ -27,7 +27,8 @@ class Architecture:
         summary: What it is, in a line.
         image_size, channels, base_channels: Its own sizes, which ``build`` takes by default.
         layers: Takes these three, returns the layers of the generator and of the discriminator.
-        num_classes: Classes that it is conditional on by default; above 0 it cannot do without.
+        num_classes: Classes that it is conditional on by default; if above 0, the network must be
+            conditional.
         any_size: Whether it can be built for other image sizes.
         latent_dim: Numbers in a latent point; 100 in the paper (section 4).
     """

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -319,9 +320,9 @@ def test_info_of_a_run_tells_its_settings_and_its_last_losses(call, trained):
     history = runs.read(trained).history
     mean = sum(row["g_loss"] for row in history) / 4
     for words in (
-        "architecture  dcgan",
-        "steps done    4",
-        f"g_loss        {mean:.3f}",
+        f"{'architecture':<16} dcgan",
+        f"{'steps done':<16} 4",
+        f"{'g_loss':<16} {mean:.3f}",
         "last 4 steps",
         str(trained),
     ):
@@ -340,6 +341,10 @@ def test_info_of_the_machine_lists_the_networks_with_their_counts(call, monkeypa
         "keras-28": ("28", "413,889", "138,561"),
     }.items():
         assert tuple(lines[name].split()[1:4]) == counts
+    table = said[said.index("architecture") :].splitlines()
+    ends = {re.match(r"\S+ +\S+", line).end() for line in table}
+    assert len(table) == len(zoo.ARCHITECTURES) + 1
+    assert len(ends) == 1  # the column of sizes is aligned
     assert str(tmp_path) in lines["data"]
     assert torch.__version__ in said
     for name in runs.pretrained():

@@ -1,11 +1,13 @@
 """Fields of a dataclass, checked by their annotations."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
 
-from dcganlib.config import Range, check_fields
+from dcganlib import datasets
+from dcganlib.config import DataConfig, Range, check_fields
 
 
 @dataclass
@@ -49,3 +51,11 @@ def test_what_the_annotations_say_is_taken(many, share, free):
 def test_what_they_do_not_say_is_refused_by_name(options, words):
     with pytest.raises(ValueError, match=words):
         Example(**options)
+
+
+def test_the_help_of_data_names_every_dataset_in_the_library():
+    """The help is written by hand: the config imports neither torch nor the entries."""
+    (text,) = re.findall(r"^ +data: (.*?)\n +image_size:", DataConfig.__doc__, re.M | re.S)
+    named = re.findall(r"[\w-]+", text)
+    missing = {entry.name for entry in datasets.registry.BUILT_IN} - set(named)
+    assert not missing

@@ -22,7 +22,7 @@ from dcganlib import datasets, models, runs, zoo
 from dcganlib.config import DataConfig, ModelConfig, ResolvedRunConfig, SampleConfig, TrainConfig
 from dcganlib.latents import sample_z
 from dcganlib.runs import config_file, history, report, sampling, session
-from dcganlib.runs.context import source
+from dcganlib.runs.context import rng_for
 from dcganlib.runtime import checkpoint
 from dcganlib.runtime.device import resolve
 from dcganlib.train import init_state, train
@@ -113,15 +113,15 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
 def test_a_run_is_the_loop_of_the_library(whole, image_folder):
     """The same run by hand: the seed's own sources for weights, order and fixed latents."""
     images = datasets.load(image_folder, image_size=16, channels=1).images
-    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=source(3, 0))
+    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=rng_for(3, 0))
     state = init_state(*pair, CONFIG)
-    loader = datasets.make_loader(images, 4, rng=source(3, 1))
+    loader = datasets.make_loader(images, 4, rng=rng_for(3, 1))
     records = [record.as_dict() for record in train(state, loader, 10)]
     kept, _ = checkpoint.load(whole / "checkpoint.pt")
     for row, exact in zip(table(whole), records, strict=True):
         assert row == pytest.approx(exact, rel=1e-5)
     assert all(map(torch.equal, kept.generator.state_dict().values(), state.generator.state_dict().values()))
-    fixed_z = sample_z(64, 100, rng=source(3, 2))
+    fixed_z = sample_z(64, 100, rng=rng_for(3, 2))
     with Image.open(whole / "samples" / "step_000010.png") as picture:
         expected = plot.grid_image(models.generate(state.generator, fixed_z))
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
@@ -129,11 +129,11 @@ def test_a_run_is_the_loop_of_the_library(whole, image_folder):
 
 def test_the_sources_of_a_seed_differ_from_each_other_and_from_those_of_other_seeds():
     drawn = {
-        torch.rand(1, generator=source(seed, purpose)).item() for seed in range(20) for purpose in range(3)
+        torch.rand(1, generator=rng_for(seed, purpose)).item() for seed in range(20) for purpose in range(3)
     }
     assert len(drawn) == 60
-    assert torch.equal(source(7, 1).get_state(), source(7, 1).get_state())
-    source(2**62 - 1, 2)
+    assert torch.equal(rng_for(7, 1).get_state(), rng_for(7, 1).get_state())
+    rng_for(2**62 - 1, 2)
 
 
 def test_the_weights_of_the_file_are_those_of_the_checkpoint(whole):
@@ -200,9 +200,9 @@ def test_a_run_whose_checkpoint_holds_its_history_goes_on_as_one_that_never_stop
     """As the checkpoints of earlier versions do."""
     folder = train_discs(steps=4)
     state, _ = checkpoint.load(folder / "checkpoint.pt")
-    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=source(3, 0))
+    pair = zoo.build("dcgan", image_size=16, channels=1, base_channels=4, rng=rng_for(3, 0))
     images = datasets.load(image_folder, image_size=16, channels=1).images
-    loader = datasets.make_loader(images, 4, rng=source(3, 1))
+    loader = datasets.make_loader(images, 4, rng=rng_for(3, 1))
     checkpoint.save(folder / "checkpoint.pt", state, list(train(init_state(*pair, CONFIG), loader, 4)))
     if csv_file == "gone":
         (folder / "history.csv").unlink()
@@ -656,7 +656,7 @@ def test_a_run_that_averages_samples_from_the_average(averaged):
     ]
     np.testing.assert_array_equal(np.asarray(runs.sample(averaged, SampleConfig(3, 5))), expected[0])
     assert not np.array_equal(*expected)
-    fixed_z = sample_z(64, 100, rng=source(3, 2))
+    fixed_z = sample_z(64, 100, rng=rng_for(3, 2))
     with Image.open(averaged / "ema" / "step_000006.png") as picture:
         drawn = plot.grid_image(models.generate(found.ema_generator, fixed_z))
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(drawn))
@@ -820,7 +820,7 @@ def test_a_sample_uses_the_prior_that_the_run_was_trained_with(train_discs, imag
     z = sample_z(64, 100, prior="uniform", rng=torch.Generator().manual_seed(0))
     expected = plot.grid_image(models.generate(generator, z))
     np.testing.assert_array_equal(np.asarray(runs.sample(tmp_path / "run")), np.asarray(expected))
-    fixed_z = sample_z(64, 100, prior="uniform", rng=source(0, 2))
+    fixed_z = sample_z(64, 100, prior="uniform", rng=rng_for(0, 2))
     with Image.open(tmp_path / "run" / "samples" / "step_000001.png") as picture:
         expected = plot.grid_image(models.generate(generator, fixed_z))
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))

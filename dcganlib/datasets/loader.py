@@ -132,5 +132,5 @@ def make_loader(
 
 
 def _has_room(device: torch.device, size: int) -> bool:
-    """Whether a dataset may lie on a device: in half of a GPU's free memory, as training needs the rest."""
+    """Whether the dataset may be kept on the device: on a GPU it may use at most half of the free memory."""
     return device.type != "cuda" or memory.fits(2 * size, device)

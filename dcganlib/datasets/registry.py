@@ -36,7 +36,8 @@ class LoadOptions:
         download: Whether the dataset may be downloaded into ``root`` if it is not there.
         image_size: Height and width in pixels; the entry's own if None.
         channels: 1 for grey or 3 for RGB; the entry's own if None.
-        center_crop: Side in pixels of the centre square to cut from each image file; the largest if None.
+        center_crop: Side in pixels of the centre square to cut from each image file; None means the largest
+            possible square.
         max_images: Use at most this many images of the split; all if None. They are a random sample in
             which each class keeps its share, in the dataset's order. For "faces" it is the number of faces
             that are drawn before they are split.
@@ -249,7 +250,7 @@ _FOLDER = DatasetEntry(
 
 
 def register(entry: DatasetEntry) -> None:
-    """Make a dataset known by its name: to ``load``, to the command and to the evaluation.
+    """Make a dataset known by its name in this process: to ``load``, to ``runs`` and to the evaluation.
 
     Args:
         entry: What is known of it.

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 import dcganlib
 from dcganlib import datasets
-from dcganlib.config import Count, Positive, Precision, TrainConfig, Whole, check_fields
+from dcganlib.config import Count, NonNegativeInt, Positive, Precision, TrainConfig, check_fields
 from dcganlib.datasets import ImageDataset, check_tensor, to_float
 from dcganlib.models import init_weights
 from dcganlib.runtime import checkpoint
@@ -59,9 +59,9 @@ class ClassifierConfig:
     epochs: Count = 8
     batch_size: Count = 128
     lr: Positive = 4e-3
-    shift: Whole = 2
+    shift: NonNegativeInt = 2
     mirror: bool = False
-    seed: Whole = 0
+    seed: NonNegativeInt = 0
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -458,7 +458,7 @@ def retrain(
         out: File to write, as ``save`` does.
         epochs: Passes over the training images. Default: the stored one's.
         seed: Of everything random.
-        root: Folder of the data sets, as ``datasets.load`` takes it.
+        root: Folder of the datasets, as ``datasets.load`` takes it.
         device: As ``device.pick_device`` takes it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Runs in folders: trained, resumed, read back and sampled from, and those that come with the package."""
+"""Runs in folders: train, resume, read back, sample; and the runs in the package."""
 
 from dcganlib.runs.context import Stopped
 from dcganlib.runs.folder import (

@@ -1,4 +1,4 @@
-"""``config.json``: a ``ResolvedRunConfig``, as nested as that, and the version of the package."""
+"""``config.json``: a ``ResolvedRunConfig`` with the same nesting, plus the package version."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def write(folder: Path, config: ResolvedRunConfig) -> None:
     """Write a run's configuration.
 
     Args:
-        folder: The run's.
-        config: To write.
+        folder: Folder of the run.
+        config: The configuration.
 
     Raises:
-        OSError: It cannot be written; an older one is still there.
+        OSError: It cannot be written; an existing one is kept.
     """
     text = json.dumps({"version": dcganlib.__version__, **asdict(config)}, indent=2) + "\n"
     files.write_text(folder / NAME, text)
@@ -35,11 +35,11 @@ def read(folder: Path) -> ResolvedRunConfig:
     """Read a run's configuration, as this or an older version wrote it.
 
     Args:
-        folder: The run's.
+        folder: Folder of the run.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is damaged, or an option is missing, of another type or out of range.
+        FileNotFoundError: The file is missing.
+        ValueError: It is damaged, or an option is missing, has the wrong type or is out of range.
     """
     content = read_json(folder / NAME)
     try:
@@ -51,13 +51,14 @@ def read(folder: Path) -> ResolvedRunConfig:
 
 
 def migrate(content: dict[str, Any]) -> dict[str, Any]:
-    """Bring the content of an older ``config.json`` into today's form.
+    """Convert the content of an older ``config.json`` to the current layout.
 
-    Up to version 0.2 it was flat: all but the options of the training loop were side by side, some under
-    other names, and the networks were class-conditional where there were classes.
+    The older layout is flat: all options except those of the training loop are side by side, some under
+    other names, and the networks are class-conditional if there are classes. It is recognised by ``data``
+    being text, whatever the ``version``: both layouts have been written under the same version number.
 
     Args:
-        content: Of any version.
+        content: The content, in either layout.
 
     Raises:
         KeyError: A key that the older versions always wrote is missing.
@@ -81,7 +82,7 @@ def migrate(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a run, or of stored results.
+    """Read the JSON object in a file of a run, or of stored results.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""What surrounds a run: torch's defaults, signals, and errors that are put in one line."""
+"""The context of a run: torch's defaults, signals, one-line errors, random number generators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stopped(KeyboardInterrupt):
     """A signal stopped a run between two steps, and its folder is complete up to there.
 
     Attributes:
-        exit_code: 128 and the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM.
+        exit_code: 128 plus the signal's number, as in shells: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
     def __init__(self, number: int, folder: Path, step: int) -> None:
@@ -34,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Undo what the caller may have set for all of torch: no gradients, another default dtype or device."""
+    """Reset torch's global settings (grad mode, default dtype, default device) for the duration."""
     dtype = torch.get_default_dtype()
     elsewhere = torch.empty(0).device.type != "cpu"
     torch.set_default_dtype(torch.float32)
@@ -82,7 +82,7 @@ def explain_compile_errors(config: TrainConfig) -> Iterator[None]:
     """Say in one line why ``torch.compile`` failed, which happens when a network is first used.
 
     Args:
-        config: Of the run.
+        config: Settings of the run's training loop.
 
     Raises:
         ValueError: The networks could not be compiled.
@@ -98,14 +98,14 @@ def explain_compile_errors(config: TrainConfig) -> Iterator[None]:
 
 @contextmanager
 def explain_memory_errors(what: str, advice: str) -> Iterator[None]:
-    """Say in one line what was too large for the memory.
+    """Say in one line what did not fit into memory.
 
     Args:
-        what: The thing, such as "n 5".
+        what: What was too large, such as "n 5".
         advice: What to do.
 
     Raises:
-        MemoryError: It was too large.
+        MemoryError: It did not fit.
     """
     try:
         yield
@@ -115,6 +115,6 @@ def explain_memory_errors(what: str, advice: str) -> Iterator[None]:
         raise MemoryError(f"{what} does not fit into memory: {advice}") from error
 
 
-def source(seed: int, purpose: int) -> torch.Generator:
-    """Separate sources from one seed: 0 for weights, 1 for the images' order, 2 for the fixed latents."""
+def rng_for(seed: int, purpose: int) -> torch.Generator:
+    """A generator for a purpose: 0 for the weights, 1 for the image order, 2 for the fixed latents."""
     return torch.Generator().manual_seed((seed * 1_000_003 + purpose + 1) % 2**63)

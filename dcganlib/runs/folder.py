@@ -1,9 +1,9 @@
-"""The folder of a run: what it holds, how it is begun and read back, and the runs that come with the package.
+"""The folder of a run: its contents, how it is started and read back, and the runs in the package.
 
 It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif`` (drawn
 from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``; with
 averaged weights also ``ema/step_*.png``, ``ema.gif`` and ``ema.safetensors``. ``checkpoint-previous.pt`` is
-the checkpoint before the last, for ``resume`` where the last is damaged. While a process trains, ``.lock``
+the checkpoint before the last, for ``resume`` if the last is damaged. While a process trains, ``.lock``
 says which.
 """
 
@@ -30,10 +30,10 @@ from dcganlib.train import TrainState
 from dcganlib.viz import plot
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-"""Folder of the runs that come with the package."""
+"""Folder of the runs in the package."""
 
 GRID = 64  # images in a sample grid
-STARTED = ("ema", "checkpoint.pt", "config.json", "real.png", "samples")  # all that a start writes
+STARTED = ("ema", "checkpoint.pt", "config.json", "real.png", "samples")  # everything that a start writes
 OLDER_NAMES = {f"averaged{ending}": f"ema{ending}" for ending in ("", ".gif", ".safetensors")}
 
 
@@ -45,7 +45,7 @@ class Run:
         folder: Its folder.
         config: Its configuration.
         history: A row for each step.
-        generator: With the weights of the last step; the averaged ones where the run kept these alone.
+        generator: With the weights of the last step, or with the averaged ones if the run kept only those.
         ema_generator: With the averaged weights, or None.
     """
 
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def animation(self) -> Path:
-        """The samples from the fixed latents over time; WebP for the runs that come with the package."""
+        """The samples from the fixed latents over time; WebP for the runs in the package."""
         webp = self.folder / "samples.webp"
         return webp if webp.is_file() else self.folder / "samples.gif"
 
@@ -66,7 +66,7 @@ def read(folder: str | Path) -> Run:
     """Read a run back.
 
     Args:
-        folder: A run's folder, or the name of one that comes with the package (see ``pretrained``).
+        folder: A run's folder, or the name of one in the package (see ``pretrained``).
 
     Raises:
         FileNotFoundError: There is no such folder, or a file of the run is missing.
@@ -84,7 +84,7 @@ def read(folder: str | Path) -> Run:
 
 
 def _ema_file(folder: Path) -> Path:
-    """The averaged weights, perhaps under the name that versions before 0.3 gave them."""
+    """The averaged weights, which versions before 0.3 stored under another name."""
     path, older = folder / "ema.safetensors", folder / "averaged.safetensors"
     return path if path.is_file() else older
 
@@ -110,10 +110,10 @@ def find(folder: str | Path) -> Path:
 
 
 def read_config(folder: str | Path) -> ResolvedRunConfig:
-    """Read a run's configuration alone.
+    """Read only a run's configuration.
 
     Args:
-        folder: As ``read`` takes it.
+        folder: As for ``read``.
 
     Raises:
         FileNotFoundError: There is no such run.
@@ -123,19 +123,19 @@ def read_config(folder: str | Path) -> ResolvedRunConfig:
 
 
 def pretrained() -> list[str]:
-    """Names of the runs that come with the package."""
+    """Names of the runs in the package."""
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
 
 
 def results(name: str) -> dict[str, Any]:
-    """Read the results of a benchmark that come with the package, which took hours to measure.
+    """Read the results of a benchmark that are in the package; they took hours to measure.
 
     Args:
         name: Such as "recipes".
 
     Returns:
-        "command", which measures them again, and "rows"; or what ``dcganlib evaluate`` writes, where the name
-        is such as "evaluation-mnist".
+        "command", which measures them again, and "rows"; or what ``dcganlib evaluate`` writes, for a name
+        such as "evaluation-mnist".
 
     Raises:
         FileNotFoundError: There are no such results.
@@ -152,14 +152,14 @@ def moved(config: ResolvedRunConfig, to: str | Path | None) -> ResolvedRunConfig
     """The configuration of a run whose images were moved.
 
     Args:
-        config: The run's.
-        to: Where the images are, or None where they are where they were.
+        config: Configuration of the run.
+        to: Where the images are now; None if they were not moved.
     """
     return config if to is None else replace(config, data=replace(config.data, data=absolute(to)))
 
 
 def absolute(data: str | Path) -> str:
-    """What ``config.json`` keeps of ``DataConfig.data``: a data set's name, or the folder's whole path."""
+    """``DataConfig.data`` as ``config.json`` stores it: a dataset's name, or the folder's absolute path."""
     return data if datasets.is_named(data) else str(files.expand_user(data).resolve())
 
 
@@ -167,12 +167,12 @@ def load_data(config: RunConfig, root: str | Path | None = None, **changes: Any)
     """Load the images of a run.
 
     Args:
-        config: The run's.
-        root: Folder of the data sets, as ``datasets.load`` takes it.
-        changes: Options of ``datasets.load`` in place of the run's.
+        config: Configuration of the run.
+        root: Folder of the datasets, as ``datasets.load`` takes it.
+        changes: Options of ``datasets.load`` that replace the run's.
 
     Raises:
-        FileNotFoundError: They are not where they were.
+        FileNotFoundError: The images were moved or deleted.
         ValueError: Their classes differ from those that the run was trained on.
     """
     asked = {name: value for name, value in vars(config.data).items() if name != "data"} | changes
@@ -188,7 +188,7 @@ def load_data(config: RunConfig, root: str | Path | None = None, **changes: Any)
 
 
 def _with_labels_of_run(config: ResolvedRunConfig, found: datasets.ImageDataset) -> datasets.ImageDataset:
-    """The images with labels as the run numbers its classes.
+    """The images, their labels renumbered as in the run.
 
     Raises:
         ValueError: The classes differ from the run's: the labels would mean something else.
@@ -213,12 +213,12 @@ def _with_labels_of_run(config: ResolvedRunConfig, found: datasets.ImageDataset)
 
 
 def composed(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as Linux and Windows have them; macOS may store é as e and an accent."""
+    """Names in Unicode's composed form; macOS may store é as e and an accent."""
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names in a row; of many the first ones."""
+    """Names separated by commas; of many, the first 20."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
@@ -226,29 +226,29 @@ def listed(names: tuple[str, ...]) -> str:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a folder has a checkpoint to go on from."""
+    """Whether a folder has a checkpoint to resume from."""
     return any(folder.glob("checkpoint*.pt"))
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The last checkpoint, or the one before where a crash or a damage left none in its place."""
+    """The last checkpoint, or the one before if a crash or damage left none in its place."""
     last = folder / "checkpoint.pt"
     return last if last.exists() else folder / "checkpoint-previous.pt"
 
 
 def load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[dict[str, float]]]:
-    """Load the last checkpoint, or the one before where the last is damaged or missing.
+    """Load the last checkpoint, or the one before if the last is damaged or missing.
 
     Args:
-        folder: The run's. A damaged checkpoint is set aside in it.
-        place: Where to train.
+        folder: Folder of the run. A damaged checkpoint is set aside in it.
+        place: Device to train on.
 
     Returns:
         The state, and the rows of the history that checkpoints of older versions hold.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        checkpoint.DamagedError: There is none that is sound.
+        checkpoint.DamagedError: None is intact.
     """
     last, before = folder / "checkpoint.pt", folder / "checkpoint-previous.pt"
     try:
@@ -272,12 +272,12 @@ def load_newest(folder: Path, place: torch.device) -> tuple[TrainState, list[dic
 
 
 def start(folder: Path, config: ResolvedRunConfig, loader: datasets.Loader) -> history.History:
-    """Write what a run's folder holds before the first step; an earlier try may have left some of it.
+    """Write what a run's folder holds before the first step, replacing what an earlier attempt left.
 
     Args:
-        folder: The run's.
-        config: The run's.
-        loader: Whose first images ``real.png`` shows.
+        folder: Folder of the run.
+        config: Configuration of the run.
+        loader: Loader; its first images go into ``real.png``.
 
     Returns:
         The history, ready for the first row.
@@ -295,12 +295,12 @@ def start(folder: Path, config: ResolvedRunConfig, loader: datasets.Loader) -> h
 def go_on(
     folder: Path, config: ResolvedRunConfig, step: int, kept: list[dict[str, float]]
 ) -> history.History:
-    """Bring a run's folder to a step: the names of its files, its configuration and its history.
+    """Bring a run's folder to the state of a step: file names, configuration and history.
 
     Args:
-        folder: The run's.
-        config: The run's, to be written.
-        step: Of its checkpoint.
+        folder: Folder of the run.
+        config: Configuration of the run, to be written.
+        step: Step of its checkpoint.
         kept: The rows of a checkpoint that holds its history, as those of earlier versions do.
 
     Returns:
@@ -323,7 +323,7 @@ def clear(folder: Path) -> None:
 
 
 def is_unfinished_start(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a start wrote that was killed before its first checkpoint."""
+    """Whether a folder holds only what a start wrote before it was killed, with no checkpoint yet."""
     names = {name for name in entries(folder) if not re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", name)}
     if "config.json" not in names or "checkpoint.pt" in names or not names <= set(STARTED):
         return False
@@ -333,21 +333,21 @@ def is_unfinished_start(folder: Path) -> bool:
 
 
 def entries(folder: Path) -> set[str]:
-    """Names of all that is in a folder, but for the lock."""
+    """Names of everything in a folder except the lock."""
     return {entry.name for entry in folder.iterdir()} - {files.LOCK}
 
 
 def is_of(folder: Path, config: ResolvedRunConfig) -> bool:
-    """Whether a folder holds a run of this very configuration."""
+    """Whether a folder holds a run with exactly this configuration."""
     return (folder / "config.json").is_file() and config_file.read(folder) == config
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make a folder, and those above it; where what follows fails, remove again what is left empty.
+    """Make a folder and its parents; if the body fails, remove those that are left empty.
 
     Args:
-        folder: To make.
+        folder: The folder to make.
 
     Raises:
         OSError: It cannot be made.
@@ -368,8 +368,8 @@ def undone_if_failed(folder: Path, state: TrainState) -> Iterator[None]:
     """Remove the files of a start that fails before its first step is complete.
 
     Args:
-        folder: The run's.
-        state: Which knows the step.
+        folder: Folder of the run.
+        state: State of the run, which holds the step.
 
     Raises:
         KeyboardInterrupt: It was interrupted; the message says that nothing is kept.

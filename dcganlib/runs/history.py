@@ -1,8 +1,8 @@
 """The history of a run: one row for each step, in a CSV file that grows at its end.
 
 A checkpoint does not hold the history. Its step says how many rows belong to it: rows are on the disk before
-the checkpoint that counts them, and rows beyond a checkpoint's step are cut when a run goes on from it. So a
-checkpoint costs the same after a million steps as after a thousand.
+the checkpoint that counts them, and rows beyond a checkpoint's step are cut when the run is resumed from it.
+So a checkpoint costs the same after a million steps as after a thousand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row = dict[str, float]
 
 
 class History:
-    """A run's rows, written to ``history.csv``; in memory a long run has means over neighbouring steps alone.
+    """A run's rows, written to ``history.csv``; memory holds means over several steps if the run is long.
 
     Attributes:
         path: The file.
@@ -39,7 +39,7 @@ class History:
 
     @property
     def points(self) -> list[Row]:
-        """The rows to draw: means over ``stride`` steps each, the last one over what there is."""
+        """The rows to draw: means over ``stride`` steps each, the last one over the steps so far."""
         return [*self._points, _mean(self._open)] if self._open else list(self._points)
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -99,14 +99,14 @@ def read(path: Path) -> list[Row]:
 
 
 def resume(path: Path, step: int, kept: Sequence[Row] = ()) -> History:
-    """Bring a ``history.csv`` to the step of a checkpoint: cut what lies beyond.
+    """Bring a ``history.csv`` to the step of a checkpoint: cut the rows beyond it.
 
-    Where rows are missing or damaged, those that can be read are kept, with a warning, and the file is set
+    If rows are missing or damaged, those that can be read are kept, with a warning, and the file is set
     aside as ``history-damaged.csv``.
 
     Args:
         path: The file.
-        step: The checkpoint's.
+        step: Step of the checkpoint.
         kept: The rows of a checkpoint that holds its history, as those of earlier versions do.
 
     Returns:
@@ -134,7 +134,7 @@ def resume(path: Path, step: int, kept: Sequence[Row] = ()) -> History:
 
 
 def _sound_lines(path: Path, step: int) -> tuple[list[str], bool]:
-    """The lines of a file up to a step, in order, and whether anything else than later rows was left out."""
+    """The lines of a file up to a step, in order, and whether anything other than later rows was left out."""
     if not path.is_file():
         return [], False
     content = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
@@ -171,7 +171,7 @@ def _append(path: Path, content: bytes) -> None:
 
 
 def _line(values: Iterable[float]) -> str:
-    """A row of the file: whole numbers in full, any other with six digits."""
+    """A row of the file: integers in full, other numbers with six digits."""
     return ",".join(str(value) if isinstance(value, int) else f"{value:.6g}" for value in values) + "\n"
 
 

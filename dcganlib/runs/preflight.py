@@ -26,9 +26,9 @@ def build(
     """Build the networks of a run, as ``zoo.build`` does.
 
     Args:
-        config: The run's, its architecture settled.
+        config: Configuration of the run, with its architecture filled in.
         num_classes: Classes of class-conditional networks, else 0.
-        rng: Source of the weights.
+        rng: Random number generator for the weights.
         device: "cpu", or "meta" for shapes alone.
     """
     return zoo.build(
@@ -43,11 +43,11 @@ def build(
 
 
 def check_new_folder(folder: Path, data: str | Path, *, restart: bool) -> None:
-    """Refuse a folder into which no run can begin.
+    """Reject a folder in which no run can start.
 
     Args:
-        folder: The run's.
-        data: The images.
+        folder: Folder of the run.
+        data: Name or folder of the images.
         restart: Whether torchrun has restarted the group, whose run may be there already.
 
     Raises:
@@ -62,10 +62,10 @@ def check_new_folder(folder: Path, data: str | Path, *, restart: bool) -> None:
 
 
 def check_unused(folder: Path) -> None:
-    """Refuse a folder that holds anything but a start that was killed.
+    """Reject a folder that holds anything but the files of a start that was killed.
 
     Args:
-        folder: Which may not exist.
+        folder: Folder of the run; it need not exist.
 
     Raises:
         ValueError: It holds something.
@@ -80,10 +80,10 @@ def check_unused(folder: Path) -> None:
 
 
 def check_old_folder(folder: Path) -> None:
-    """Refuse a folder from which no run can go on.
+    """Reject a folder from which no run can be resumed.
 
     Args:
-        folder: The run's.
+        folder: Folder of the run.
 
     Raises:
         FileNotFoundError: It has no checkpoint.
@@ -95,10 +95,10 @@ def check_old_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder into which nothing can be written.
+    """Reject a folder that is not writable.
 
     Args:
-        folder: Which may not exist.
+        folder: Folder of the run; it need not exist.
 
     Raises:
         PermissionError: Nothing can be written there, or into the nearest folder above that exists.
@@ -109,11 +109,11 @@ def check_writable(folder: Path) -> None:
 
 
 def check_disk(folder: Path, state: TrainState) -> None:
-    """Refuse a disk that has no room for the checkpoints.
+    """Reject a disk that has no room for the checkpoints.
 
     Args:
-        folder: The run's.
-        state: Which the checkpoints will hold.
+        folder: Folder of the run.
+        state: The state to be saved.
 
     Raises:
         OSError: There is no room.
@@ -128,16 +128,16 @@ def check_disk(folder: Path, state: TrainState) -> None:
 
 
 def check_memory(config: RunConfig, num_classes: int, place: torch.device) -> None:
-    """Refuse networks that cannot be trained in the memory of the device, before any is taken.
+    """Reject networks that cannot be trained in the device's memory, before any of it is allocated.
 
     Args:
-        config: The run's, its architecture settled.
+        config: Configuration of the run, with its architecture filled in.
         num_classes: Classes of class-conditional networks, else 0.
-        place: Where to train.
+        place: Device to train on.
 
     Raises:
         MemoryError: They are too large.
-        ValueError: There is no such architecture, or it cannot be built so.
+        ValueError: There is no such architecture, or it cannot be built with these options.
     """
     known = zoo.ARCHITECTURES[str(config.model.architecture)]
     what = f"a network with base_channels {config.model.base_channels or known.base_channels}"
@@ -154,12 +154,12 @@ def check_memory(config: RunConfig, num_classes: int, place: torch.device) -> No
 
 
 def check_same_run(folder: Path, config: ResolvedRunConfig, state: TrainState) -> None:
-    """Refuse a checkpoint that is not of the run that ``config.json`` describes.
+    """Reject a checkpoint of a different run from the one in ``config.json``.
 
     Args:
-        folder: The run's.
-        config: What ``config.json`` says.
-        state: What the checkpoint holds.
+        folder: Folder of the run.
+        config: The configuration in ``config.json``.
+        state: The state in the checkpoint.
 
     Raises:
         ValueError: The message lists what differs.

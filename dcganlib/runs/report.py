@@ -1,4 +1,4 @@
-"""What a run leaves in its folder while it trains: sample grids, checkpoints, weights, losses, animations."""
+"""What a run writes into its folder during training: samples, checkpoints, weights, losses, animations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from dcganlib import models
 from dcganlib.config import TrainConfig
 from dcganlib.latents import sample_z
-from dcganlib.runs.context import source
+from dcganlib.runs.context import rng_for
 from dcganlib.runs.folder import GRID
 from dcganlib.runs.history import History, Row
 from dcganlib.runtime import checkpoint, files
@@ -23,11 +23,11 @@ FRAME_PIXELS = 2**28  # pixels of an animation, all frames together, which Pillo
 
 
 class Report:
-    """Writes into the folder of a run; made by the first process alone.
+    """Writes into the folder of a run; only the first process makes one.
 
     Args:
-        folder: The run's.
-        log: Its history.
+        folder: Folder of the run.
+        log: History of the run.
         check: Raises FileNotFoundError once the folder is no longer there.
     """
 
@@ -49,18 +49,18 @@ class Report:
             if generator is not None:
                 images = models.generate(generator, fixed_z, labels)
                 picture = plot.grid_image(images, columns=generator.num_classes or 8)
-                (self.folder / name).mkdir(exist_ok=True)  # which somebody may have deleted to save room
+                (self.folder / name).mkdir(exist_ok=True)  # the user may have deleted it to save space
                 files.write_atomically(self.folder / name / f"step_{state.step:06d}.png", picture.save)
 
     def save(self, state: TrainState, rows: Sequence[Row]) -> None:
-        """Write the new rows, then the checkpoint that counts them, then what readers look at."""
+        """Write the new rows, then the checkpoint that counts them, then the files for readers."""
         self.log.append(rows)
         path = self.folder / "checkpoint.pt"
         checkpoint.save(path, state, previous=self.folder / "checkpoint-previous.pt")
         self.publish(state)
 
     def publish(self, state: TrainState) -> None:
-        """Write what a reader of the folder looks at: weights, and a picture of the losses."""
+        """Write the files for readers: weights, and a picture of the losses."""
         checkpoint.save_generator(self.folder / "generator.safetensors", state.generator, step=state.step)
         if state.ema_generator is not None:
             checkpoint.save_generator(self.folder / "ema.safetensors", state.ema_generator, step=state.step)
@@ -68,7 +68,7 @@ class Report:
             draw_losses(self.folder / "losses.png", self.log)
 
     def animate(self) -> None:
-        """Join the grids to animations."""
+        """Join the grids into animations."""
         for name in ("samples", "ema"):
             animate(self.folder, name)
 
@@ -77,7 +77,7 @@ def fixed_latents(state: TrainState) -> tuple[torch.Tensor, torch.Tensor | None]
     """Latents and labels of the sample grids; by class, a row is one latent with each class in turn."""
     generator, config = state.generator, state.config
     rows = GRID // 8 if generator.num_classes else GRID
-    z = sample_z(rows, generator.latent_dim, prior=config.prior, rng=source(config.seed, 2))
+    z = sample_z(rows, generator.latent_dim, prior=config.prior, rng=rng_for(config.seed, 2))
     if not generator.num_classes:
         return z, None
     return z.repeat_interleave(generator.num_classes, dim=0), torch.arange(generator.num_classes).repeat(rows)
@@ -90,11 +90,11 @@ def draw_losses(path: Path, log: History) -> None:
 
 
 def animate(folder: Path, name: str) -> None:
-    """Join grids to an animation; of more than one can hold, some at even distances.
+    """Join grids into an animation; if there are too many, it shows an evenly spaced choice.
 
     Args:
-        folder: The run's.
-        name: Of the grids' folder in it.
+        folder: Folder of the run.
+        name: Name of the grids' folder in it.
     """
     paths = sorted((folder / name).glob("step_*.png"), key=_step)
     if not paths:
@@ -112,19 +112,19 @@ def animate(folder: Path, name: str) -> None:
 
 
 def opened(path: Path) -> Image.Image:
-    """Read a picture, and close its file."""
+    """Read a picture and close its file."""
     with Image.open(path) as picture:
         return picture.copy()
 
 
 def _step(path: Path) -> tuple[int, str]:
-    """For sorting: the step of a grid, whose name has as many digits as it takes."""
+    """Sort key: the step of a grid, whose name has as many digits as the step needs."""
     digits = path.stem.removeprefix("step_")
     return int(digits) if digits.isdecimal() else 0, path.name
 
 
 def where_and_how(config: TrainConfig, device: torch.device) -> str:
-    """A line on where and how the run trains."""
+    """A line about where and how the run trains."""
     where = f"{device}"
     if device.type == "cpu":
         where += f" ({torch.get_num_threads()} threads)"
@@ -135,7 +135,7 @@ def where_and_how(config: TrainConfig, device: torch.device) -> str:
 
 
 def means(rows: Sequence[Row], rate: float | None) -> str:
-    """A line on the last steps: means over exactly these steps, each counted once."""
+    """A line about the last steps: means over exactly these steps."""
     parts = [f"{name} {sum(row[name] for row in rows) / len(rows):.3f}" for name in rows[0] if "_" in name]
     speed = f"; {rate:.0f} images/s" if rate else ""
     return f"step {rows[-1]['step']:.0f}, means of {len(rows)} steps: {', '.join(parts)}{speed}"

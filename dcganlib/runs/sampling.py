@@ -27,11 +27,11 @@ Strips = Iterator[Image.Image]
 
 @torch_defaults()
 def sample(folder: str | Path, config: SampleConfig | None = None) -> Image.Image:
-    """Draw new images from a run's generator, with averaged weights where it has some.
+    """Generate new images from a run, with its averaged weights if it has them.
 
     Args:
         folder: The run's folder, or the name of a stored run.
-        config: How many, from which seed, of which class; the same seed gives the same images.
+        config: Number, seed and class of the images; the same seed gives the same images.
 
     Returns:
         A picture of the grid.
@@ -47,18 +47,18 @@ def sample(folder: str | Path, config: SampleConfig | None = None) -> Image.Imag
 
 @torch_defaults()
 def save_sample(folder: str | Path, path: str | Path, config: SampleConfig | None = None) -> Path:
-    """Draw new images into a file, as ``sample`` does. A PNG is written part by part, in little memory.
+    """Generate new images into a file, as ``sample`` does. A PNG is written strip by strip, in little memory.
 
     Args:
-        folder: As ``sample`` takes it.
+        folder: As for ``sample``.
         path: File to write, in a format that Pillow writes; an older one is replaced.
-        config: As ``sample`` takes it.
+        config: As for ``sample``.
 
     Returns:
         The path.
 
     Raises:
-        ValueError, FileNotFoundError: As ``sample`` does; or the format is unknown, or too small for so many
+        ValueError, FileNotFoundError: As for ``sample``; or the format is unknown, or too small for so many
             images.
         MemoryError: The picture does not fit into memory.
         OSError: The file cannot be written.
@@ -84,7 +84,7 @@ def save_sample(folder: str | Path, path: str | Path, config: SampleConfig | Non
 
 
 def _sheet(folder: str | Path, config: SampleConfig) -> tuple[tuple[int, int], Strips]:
-    """A grid of samples: its size, and its strips from top to bottom, drawn as they are asked for."""
+    """A grid of samples: its size, and its strips from top to bottom, generated on demand."""
     found, n = run_folder.read(folder), config.n
     generator = found.ema_generator or found.generator
     number = label_number(config.label, generator.num_classes, found.config.class_names)
@@ -131,12 +131,12 @@ def _join(size: tuple[int, int], strips: Strips) -> Image.Image:
 
 
 def label_number(label: int | str | None, num_classes: int, names: tuple[str, ...]) -> int | None:
-    """Turn the name or number of a class into its number; what is a name counts as one.
+    """Turn the name or number of a class into its number; a name has priority.
 
     Args:
-        label: A name, a number, or a text that shows a number; None for no label.
-        num_classes: Of the generator.
-        names: Of the classes, as far as known.
+        label: A name, a number, or a number as text; None for no label.
+        num_classes: Number of classes of the generator.
+        names: Names of the classes, as far as known.
 
     Raises:
         ValueError: There is no such class.

@@ -1,6 +1,6 @@
 """Training into a folder: a new run, a resumed one, and one that torchrun restarts, through ``open_session``.
 
-All that a run knows of the processes of a group is here: all train, and the first alone writes.
+Everything about the processes of a group is here: all of them train, and only the first writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dcganlib.runs.context import (
     Stopped,
     catch_signals,
     explain_compile_errors,
-    source,
+    rng_for,
     torch_defaults,
 )
 from dcganlib.runtime import checkpoint, distributed, files
@@ -36,7 +36,7 @@ from dcganlib.runtime.step_metrics import check_finite
 from dcganlib.runtime.train_checks import check_length, check_loader
 from dcganlib.train import StepMetrics, TrainState, init_state, train
 
-REPORT_EVERY = 20  # steps between two looks at the losses, for which a GPU must catch up
+REPORT_EVERY = 20  # steps between two checks of the losses, each of which waits for a GPU
 
 
 @torch_defaults()
@@ -50,29 +50,30 @@ def run(
     """Train from the beginning, into a new folder.
 
     Under torchrun all processes train and the first one writes; see ``runtime.distributed``. A group that
-    torchrun has restarted after a failure goes on with its run, if the folder holds one of the same
+    torchrun has restarted after a failure resumes its run, if the folder holds one with the same
     configuration.
 
-    Ctrl-C, SIGTERM and SIGHUP let the step come to its end and save it; a second one interrupts at once, with
-    the last checkpoint to go on from. The losses are looked at each step on the CPU and every 20 steps on a
-    GPU, and a run whose losses or weights are no longer finite stops, its last finite checkpoint kept. A run
-    that fails before its first step is complete leaves no folder.
+    After Ctrl-C, SIGTERM or SIGHUP the current step is completed and saved; a second signal interrupts at
+    once, and the run can be resumed from its last checkpoint. The losses are checked at each step on the CPU
+    and every 20 steps on a GPU. A run whose losses or weights are no longer finite stops and keeps its last
+    finite checkpoint. A run that fails before its first step is complete leaves no folder.
 
     Args:
         config: The run.
         out: The run's folder. Default: ``runs/DATA-ARCHITECTURE``.
-        root: Folder of the data sets, as ``datasets.load`` takes it.
+        root: Folder of the datasets, as ``datasets.load`` takes it.
         device: As ``device.pick_device`` takes it.
 
     Returns:
         The run's folder.
 
     Raises:
-        ValueError, FileNotFoundError: The data or the networks are not as they should be, or the folder
+        ValueError, FileNotFoundError: The data or the networks are invalid, or the folder
             already holds a run. Raised before any training.
-        ValueError: The networks cannot be compiled, as where there is no C++ compiler.
+        ValueError: The networks cannot be compiled, for example without a C++ compiler.
         OSError: Nothing can be written there, the disk is too full, or another process is writing there.
-        FloatingPointError: A loss or a weight is NaN or infinite; the message names it, its step and why.
+        FloatingPointError: A loss or a weight is NaN or infinite; the message names it, the step and
+            the likely cause.
         MemoryError: The networks or a step do not fit into the device's memory.
         Stopped: A signal stopped the run.
     """
@@ -95,24 +96,24 @@ def resume(
     root: str | Path | None = None,
     device: str = "auto",
 ) -> Path:
-    """Go on from a run's last checkpoint, as if it had never stopped; under torchrun with all its processes.
+    """Resume a run from its last checkpoint, as if it had never stopped; under torchrun with all processes.
 
-    Where that is damaged, the one before is taken, with a warning, and the damaged one is set aside. A data
-    set that has changed since the run began is a warning too.
+    If the last checkpoint is damaged, it is set aside, and the one before is used, with a warning. If the
+    dataset has changed since the run began, that is a warning too.
 
     Args:
         folder: The run's folder.
         steps: New length of the run, counted from its start. Default: the run's own.
         data: Where the run's images are now, if they were moved; kept with the run.
-        root: Folder of the data sets, as ``datasets.load`` takes it.
+        root: Folder of the datasets, as ``datasets.load`` takes it.
         device: As ``device.pick_device`` takes it.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError, FileNotFoundError: The folder holds no run that can go on, the data are missing, or their
-            classes differ from those that the run was trained on.
+        ValueError, FileNotFoundError: The folder holds no run that can be resumed, the data are missing,
+            or their classes differ from those that the run was trained on.
         OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
     """
     folder = files.expand_user(folder)
@@ -127,7 +128,7 @@ def resume(
 
 
 def _with_networks(config: RunConfig) -> RunConfig:
-    """Settle what the options alone decide: the size of the images, and the networks."""
+    """Fill in what follows from the options alone: the image size and the networks."""
     data, model = config.data, config.model
     channels, size = datasets.image_shape(data.data, image_size=data.image_size, channels=data.channels)
     small = "paper-mnist-conditional" if model.conditional else "dcgan-28"
@@ -145,12 +146,12 @@ def _with_networks(config: RunConfig) -> RunConfig:
 
 @dataclass(frozen=True)
 class Request:
-    """A run that is to be trained.
+    """A run to be trained.
 
     Attributes:
         folder: Its folder.
-        config: A ``RunConfig`` begins a run; a ``ResolvedRunConfig``, as read from the folder, goes on.
-        root: Folder of the data sets.
+        config: A ``RunConfig`` starts a run; a ``ResolvedRunConfig``, as read from the folder, resumes it.
+        root: Folder of the datasets.
         device: As ``device.pick_device`` takes it.
     """
 
@@ -160,13 +161,13 @@ class Request:
     device: str
 
     @cached_property
-    def place(self) -> torch.device:
-        """Where this process trains."""
+    def device_used(self) -> torch.device:
+        """The device on which this process trains."""
         return distributed.local_device(pick_device(self.device))
 
     @cached_property
     def images(self) -> datasets.ImageDataset:
-        """The images, loaded when first asked for."""
+        """The images, loaded on first access."""
         found: datasets.ImageDataset = distributed.main_process_first(
             lambda: run_folder.load_data(self.config, self.root)
         )
@@ -175,10 +176,10 @@ class Request:
 
 @contextmanager
 def open_session(request: Request) -> Iterator[Session]:
-    """Make a run ready to train, in all processes of the group, and hold its folder meanwhile.
+    """Prepare a run for training, in all processes of the group, and lock its folder until the session ends.
 
     Args:
-        request: Which run.
+        request: The run to open.
 
     Yields:
         The session.
@@ -204,7 +205,7 @@ def _open(request: Request, stack: ExitStack) -> Session:
     if writes:
         preflight.check_disk(folder, state)
     loader = _loader(request, state)
-    config = _settled(request, state, loader)
+    config = _resolved_config(request, state, loader)
     check_loader(loader, state.config, state.generator, state.discriminator)
     begun = saved
     if not saved:
@@ -214,7 +215,7 @@ def _open(request: Request, stack: ExitStack) -> Session:
         )
         saved = begun and distributed.broadcast_from_rank0(lambda: run_folder.has_checkpoint(folder))
         if saved:
-            state, rows = _load_everywhere(folder, request.place)
+            state, rows = _load_everywhere(folder, request.device_used)
     log = None
     if writes and saved:
         log = run_folder.go_on(folder, config, state.step, rows)
@@ -230,22 +231,22 @@ State = tuple[TrainState, list[dict[str, float]]]
 
 
 def _new_state(request: Request) -> TrainState:
-    """The state of a run before its first step, once it is known that it can be trained."""
+    """Check that a run can be trained, and return its state before the first step."""
     config = request.config
     num_classes = len(_class_names(request)) if config.model.conditional else 0
     distributed.per_rank_batch_size(config.train.batch_size)
     restart = distributed.is_restart()
     if distributed.rank() == 0:
         preflight.check_new_folder(request.folder, config.data.data, restart=restart)
-    preflight.check_memory(config, num_classes, request.place)
-    pair = preflight.build(config, num_classes, rng=source(config.train.seed, 0))
+    preflight.check_memory(config, num_classes, request.device_used)
+    pair = preflight.build(config, num_classes, rng=rng_for(config.train.seed, 0))
     # The same on machines that differ.
-    settled = distributed.broadcast_from_rank0(partial(resolve, config.train, request.place))
-    return init_state(pair[0].to(request.place), pair[1].to(request.place), settled)
+    settled = distributed.broadcast_from_rank0(partial(resolve, config.train, request.device_used))
+    return init_state(pair[0].to(request.device_used), pair[1].to(request.device_used), settled)
 
 
 def _class_names(request: Request) -> tuple[str, ...]:
-    """Names of a data set's labels, which is not loaded yet where its name tells."""
+    """Names of the dataset's labels; a named dataset need not be loaded for them."""
     data = request.config.data.data
     named = datasets.is_named(data)
     names = datasets.find_entry(data).class_names if named else request.images.class_names
@@ -259,11 +260,11 @@ def _class_names(request: Request) -> tuple[str, ...]:
 
 
 def _saved_state(request: Request, config: ResolvedRunConfig) -> State:
-    """The state of a run at its last checkpoint, once it is known that it can go on."""
+    """Check that a run can be resumed, and return its state at the last checkpoint."""
     folder = request.folder
     if config.train.sync_batch_norm:
-        distributed.check_sync_batch_norm(request.place)
-    state, rows = _load_everywhere(folder, request.place)
+        distributed.check_sync_batch_norm(request.device_used)
+    state, rows = _load_everywhere(folder, request.device_used)
     preflight.check_same_run(folder, config, state)
     if config.steps < state.step:
         raise ValueError(
@@ -274,7 +275,7 @@ def _saved_state(request: Request, config: ResolvedRunConfig) -> State:
 
 
 def _load_everywhere(folder: Path, place: torch.device) -> State:
-    """The newest checkpoint; the first process sends the file to others, which may not see the folder."""
+    """The newest checkpoint; the first process sends it to the others, which may not see the folder."""
     if distributed.rank() == 0:
         found = run_folder.load_newest(folder, place)
     if distributed.world_size() > 1:
@@ -290,14 +291,14 @@ def _load_everywhere(folder: Path, place: torch.device) -> State:
 def _loader(request: Request, state: TrainState) -> datasets.Loader:
     images, config = request.images, state.config
     labels = images.labels if state.generator.num_classes else None
-    rng = source(config.seed, 1)
+    rng = rng_for(config.seed, 1)
     return datasets.make_loader(
-        images.images, config.batch_size, labels=labels, rng=rng, device=request.place
+        images.images, config.batch_size, labels=labels, rng=rng, device=request.device_used
     )
 
 
-def _settled(request: Request, state: TrainState, loader: datasets.Loader) -> ResolvedRunConfig:
-    """The configuration with nothing left open; a warning where the images are no longer those of the run."""
+def _resolved_config(request: Request, state: TrainState, loader: datasets.Loader) -> ResolvedRunConfig:
+    """The configuration with every option filled in; warns if the images have changed since the run began."""
     config, images = request.config, request.images
     contents = distributed.broadcast_from_rank0(lambda: describe(images))
     num_classes = state.generator.num_classes
@@ -320,7 +321,7 @@ def _settled(request: Request, state: TrainState, loader: datasets.Loader) -> Re
 
 
 def describe(images: datasets.ImageDataset) -> str:
-    """What tells one state of a data set from another, in words."""
+    """A line that identifies the contents of a dataset: count, shape and checksum."""
     count, *shape = images.images.shape
     checksum = crc32(images.images.contiguous().numpy().data)
     if images.labels is not None:
@@ -329,7 +330,7 @@ def describe(images: datasets.ImageDataset) -> str:
 
 
 def _hold(folder: Path, stack: ExitStack, *, new: bool = False) -> Callable[[], None]:
-    """Lock a folder, made if it is new, in the process that writes; returns the check of ``files.locked``."""
+    """Lock a folder, created if new, in the process that writes; return the check of ``files.locked``."""
     if distributed.rank() > 0:
         return lambda: None
     if new:
@@ -342,7 +343,7 @@ def _hold(folder: Path, stack: ExitStack, *, new: bool = False) -> Callable[[], 
 class Due(NamedTuple):
     """What to do after a step: check the losses, save, draw, and stop for a signal (its number, or 0)."""
 
-    look: bool
+    check: bool
     save: bool
     draw: bool
     stop: int
@@ -357,7 +358,7 @@ class Session:
         state: Its networks and optimisers, at some step.
         loader: Its batches.
         folder: Its folder.
-        writer: What writes into the folder, in the process that does.
+        writer: Writes into the folder; None in processes that do not write.
     """
 
     config: ResolvedRunConfig
@@ -381,7 +382,7 @@ class Session:
                 unsaved.append(record)
                 bar.update(self.config.train.batch_size)
                 due = self._due(record.step, caught)
-                if due.look or due.save:
+                if due.check or due.save:
                     check_finite(unsaved[-1 if self._on_cpu else -REPORT_EVERY :])
                 if record.step % REPORT_EVERY == 0:
                     bar.set_postfix_str(
@@ -402,13 +403,13 @@ class Session:
         return self.loader.device.type == "cpu"
 
     def _due(self, step: int, caught: list[int]) -> Due:
-        look = self._on_cpu or step % REPORT_EVERY == 0
+        check = self._on_cpu or step % REPORT_EVERY == 0
         signal = caught[0] if caught else 0
         # All stop after the same step.
-        stop = distributed.all_reduce_max(signal) if look or distributed.world_size() == 1 else 0
+        stop = distributed.all_reduce_max(signal) if check or distributed.world_size() == 1 else 0
         last = step == self.config.steps
         save = stop > 0 or last or step % self.config.checkpoint_every == 0
-        return Due(look, save, last or step % self.config.sample_every == 0, stop)
+        return Due(check, save, last or step % self.config.sample_every == 0, stop)
 
     def _write(self, due: Due, unsaved: list[StepMetrics], bar: tqdm[Any]) -> None:
         with self._on_rank0() as writer:
@@ -424,7 +425,7 @@ class Session:
 
     @contextmanager
     def _on_rank0(self) -> Iterator[report.Report | None]:
-        """Let the first process write while the others wait, so that a full disk ends all."""
+        """Let the first process write while the others wait, so that a full disk stops all of them."""
         with distributed.raise_on_all_ranks():
             yield self.writer
 

@@ -30,12 +30,12 @@ class StepMetrics:
 
     @property
     def d_loss(self) -> float:
-        """D's loss, in nats."""
+        """D's loss; in nats for the default loss."""
         return self._floats[0]
 
     @property
     def g_loss(self) -> float:
-        """G's loss, in nats."""
+        """G's loss; in nats for the default loss."""
         return self._floats[1]
 
     @property

@@ -482,7 +482,7 @@ def _run(folder: Path) -> list[str]:
     options |= options.pop("train")
     names = [f"{number} {label}" for number, label in enumerate(options["class_names"])]
     options["class_names"] = ", ".join(names) or "none"
-    rows = {"run": found.folder}
+    rows: dict[str, object] = {"run": found.folder}
     rows |= {name: value for name, value in options.items() if value is not None}
     last = found.history[-500:]
     rows["steps done"] = f"{found.history[-1]['step']:.0f}"
@@ -512,7 +512,7 @@ def _machine() -> list[str]:
         f"\n{'architecture':<{width}} {'size':>4} {'G params':>11} {'D params':>11}  what it is",
     ]
     for name, known in zoo.ARCHITECTURES.items():
-        pair = zoo.build(name, device="meta")  # shapes alone, no weights
+        pair = zoo.build(name, device="meta")  # shapes only, no weights
         counts = [models.count_parameters(network) for network in pair]
         sizes = f"{known.image_size:>4} {counts[0]:>11,} {counts[1]:>11,}"
         lines.append(f"{name:<{width}} {sizes}  {known.summary}")

@@ -168,7 +168,7 @@ def load_data(config: RunConfig, root: str | Path | None = None, **changes: Any)
 
     Args:
         config: Configuration of the run.
-        root: Folder of the datasets, as ``datasets.load`` takes it.
+        root: Folder of the datasets, as for ``datasets.load``.
         changes: Options of ``datasets.load`` that replace the run's.
 
     Raises:

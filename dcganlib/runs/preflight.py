@@ -29,7 +29,7 @@ def build(
         config: Configuration of the run, with its architecture filled in.
         num_classes: Classes of class-conditional networks, else 0.
         rng: Random number generator for the weights.
-        device: "cpu", or "meta" for shapes alone.
+        device: "cpu", or "meta" for shapes only.
     """
     return zoo.build(
         str(config.model.architecture),
@@ -143,7 +143,7 @@ def check_memory(config: RunConfig, num_classes: int, place: torch.device) -> No
     what = f"a network with base_channels {config.model.base_channels or known.base_channels}"
     advice = "lower base_channels"
     with explain_memory_errors(what, advice):
-        pair = build(config, num_classes, device="meta")  # shapes alone
+        pair = build(config, num_classes, device="meta")  # shapes only
     # Each weight has a gradient and Adam's two moments.
     needed = 4 * sum(weight.nbytes for network in pair for weight in network.parameters())
     room = memory.free_memory(place)
@@ -164,7 +164,7 @@ def check_same_run(folder: Path, config: ResolvedRunConfig, state: TrainState) -
     Raises:
         ValueError: The message lists what differs.
     """
-    pair = build(config, config.num_classes, device="meta")  # shapes alone
+    pair = build(config, config.num_classes, device="meta")  # shapes only
     expected, found = _facts(config.train, pair), _facts(state.config, (state.generator, state.discriminator))
     differences = [
         f"{name} {found.get(name)}, not {expected.get(name)}"

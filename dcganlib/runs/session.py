@@ -61,8 +61,8 @@ def run(
     Args:
         config: The run.
         out: The run's folder. Default: ``runs/DATA-ARCHITECTURE``.
-        root: Folder of the datasets, as ``datasets.load`` takes it.
-        device: As ``device.pick_device`` takes it.
+        root: Folder of the datasets, as for ``datasets.load``.
+        device: As for ``device.pick_device``.
 
     Returns:
         The run's folder.
@@ -105,8 +105,8 @@ def resume(
         folder: The run's folder.
         steps: New length of the run, counted from its start. Default: the run's own.
         data: Where the run's images are now, if they were moved; kept with the run.
-        root: Folder of the datasets, as ``datasets.load`` takes it.
-        device: As ``device.pick_device`` takes it.
+        root: Folder of the datasets, as for ``datasets.load``.
+        device: As for ``device.pick_device``.
 
     Returns:
         The folder.
@@ -152,7 +152,7 @@ class Request:
         folder: Its folder.
         config: A ``RunConfig`` starts a run; a ``ResolvedRunConfig``, as read from the folder, resumes it.
         root: Folder of the datasets.
-        device: As ``device.pick_device`` takes it.
+        device: As for ``device.pick_device``.
     """
 
     folder: Path
@@ -241,8 +241,8 @@ def _new_state(request: Request) -> TrainState:
     preflight.check_memory(config, num_classes, request.device_used)
     pair = preflight.build(config, num_classes, rng=rng_for(config.train.seed, 0))
     # The same on machines that differ.
-    settled = distributed.broadcast_from_rank0(partial(resolve, config.train, request.device_used))
-    return init_state(pair[0].to(request.device_used), pair[1].to(request.device_used), settled)
+    train_config = distributed.broadcast_from_rank0(partial(resolve, config.train, request.device_used))
+    return init_state(pair[0].to(request.device_used), pair[1].to(request.device_used), train_config)
 
 
 def _class_names(request: Request) -> tuple[str, ...]:

@@ -265,9 +265,9 @@ class Doctor(Checked):
         from dcganlib import doctor
 
         failed = 0
-        for name, text, bad in doctor.examine():
-            print(f"{name:<9} {text}")
-            failed += bad
+        for finding in doctor.examine():
+            print(f"{finding.name:<9} {finding.text}")
+            failed += finding.failed
         print(f"{failed} of {len(doctor.CHECKS)} checks failed" if failed else "all is well")
         return int(failed > 0)
 

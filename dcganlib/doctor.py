@@ -7,9 +7,9 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -25,7 +25,8 @@ from dcganlib.train import init_state, train
 GIGABYTE = 1e9
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """The result of a check.
 
     Attributes:

@@ -21,6 +21,7 @@ INVENTORIES = {
         "collections.abc.Callable": "library/collections.abc.html#collections.abc.Callable",
         "collections.abc.Iterable": "library/collections.abc.html#collections.abc.Iterable",
         "collections.abc.Iterator": "library/collections.abc.html#collections.abc.Iterator",
+        "collections.abc.Mapping": "library/collections.abc.html#collections.abc.Mapping",
         "collections.abc.Sequence": "library/collections.abc.html#collections.abc.Sequence",
         "pathlib.Path": "library/pathlib.html#pathlib.Path",
         "pathlib._local.Path": "library/pathlib.html#pathlib.Path",  # where Python 3.13 defines it
@@ -32,7 +33,15 @@ INVENTORIES = {
         "torch.amp.autocast_mode.autocast": "amp.html#torch.autocast",
         "torch.amp.grad_scaler.GradScaler": "amp.html#torch.amp.GradScaler",
         "torch.device": "tensor_attributes.html#torch.device",
+        "torch.nn.modules.conv.Conv2d": "generated/torch.nn.Conv2d.html#torch.nn.Conv2d",
+        "torch.nn.modules.conv.ConvTranspose2d": (
+            "generated/torch.nn.ConvTranspose2d.html#torch.nn.ConvTranspose2d"
+        ),
         "torch.nn.modules.module.Module": "generated/torch.nn.Module.html#torch.nn.Module",
+        "torch.optim.adam.Adam": "generated/torch.optim.Adam.html#torch.optim.Adam",
+        "torch.optim.lr_scheduler.LambdaLR": (
+            "generated/torch.optim.lr_scheduler.LambdaLR.html#torch.optim.lr_scheduler.LambdaLR"
+        ),
         "torch.optim.optimizer.Optimizer": "optim.html#torch.optim.Optimizer",
     },
     "numpy": {"numpy.ndarray": "reference/generated/numpy.ndarray.html#numpy.ndarray"},

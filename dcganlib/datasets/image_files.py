@@ -184,7 +184,7 @@ def open_image(source: Source, name: str) -> BinaryIO:
 
     Raises:
         ValueError: It is not a regular file, or would unpack to more than ``MAX_UNPACKED_BYTES``.
-        OSError, zipfile.BadZipFile: It cannot be read, or is damaged.
+        OSError: It cannot be read, or is damaged; ``zipfile.BadZipFile`` for a damaged entry of a zip.
     """
     if not source.path.is_file():
         path = os.path.join(source.path, name)

@@ -575,6 +575,10 @@ def forge(begin, tmp_path):
         (lambda c: c["config"].update(batch_size=4.5), "batch_size must be a whole number"),
         (lambda c: c["optimizers"][0]["state"].pop(0), r"Adam has moments of \d parameters, not of \d"),
         (
+            lambda c: c["optimizers"][0]["state"][0].update(more=torch.ones(1, dtype=torch.complex64)),
+            "Adam has moments that it does not use: more",
+        ),
+        (
             lambda c: c["optimizers"][1]["state"][0].update(exp_avg=torch.ones(3)),
             r"exp_avg has shape \(3,\), not",
         ),

@@ -87,6 +87,8 @@ def _check_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             value = moments[index][name]
             if value.shape != shape or not value.is_floating_point() or value.layout != torch.strided:
                 raise ValueError(f"Adam's {name} has shape {tuple(value.shape)}, not {tuple(shape)}")
+        if more := set(moments[index]) - {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"Adam has moments that it does not use: {', '.join(sorted(map(str, more)))}")
     for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         _check_options(own, group)
 

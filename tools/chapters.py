@@ -70,11 +70,17 @@ STAMPED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "bo
 
 def chapters(numbers: list[str] | None = None) -> list[Path]:
     """The chapters' .md files in order; only those whose number is asked for, if any is."""
-    found = sorted(BOOK.glob("[0-9A-Z][0-9_]*_*.md"))  # chapters are numbered, appendices have a letter
-    unknown = set(numbers or ()) - {path.name[:2] for path in found}
+    # Chapters are numbered, appendices have a letter and may have a number: C2 comes before C10.
+    found = sorted(BOOK.glob("[0-9A-Z][0-9_]*_*.md"), key=lambda md: (md.name[0], len(number(md)), md.name))
+    unknown = set(numbers or ()) - {number(md) for md in found}
     if unknown:
-        sys.exit(f"no chapter {', '.join(sorted(unknown))}; there are {', '.join(p.name[:2] for p in found)}")
-    return [path for path in found if not numbers or path.name[:2] in numbers]
+        sys.exit(f"no chapter {', '.join(sorted(unknown))}; there are {', '.join(map(number, found))}")
+    return [md for md in found if not numbers or number(md) in numbers]
+
+
+def number(md: Path) -> str:
+    """What a chapter is called by: "03", "A" or "C10"."""
+    return md.name.split("_")[0]
 
 
 def from_source(md: Path) -> nbformat.NotebookNode:
@@ -129,7 +135,7 @@ def sync(md: Path) -> bool:
     new = from_source(md)
     old = stored(md) if md.with_suffix(".ipynb").exists() else None
     if old is None or not same_code(old, new):
-        print(f"{md.stem}: its code changed, run `make execute CHAPTERS={md.name[:2]}`")
+        print(f"{md.stem}: its code changed, run `make execute CHAPTERS={number(md)}`")
         return False
     new.metadata.executed = old.metadata.executed
     for cell, before in zip(code_cells(new), code_cells(old), strict=True):

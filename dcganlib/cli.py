@@ -324,8 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     The exit code is 0 on success, 1 if ``doctor`` found a fault, 2 on bad input or if a run cannot continue,
-    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and 141 if the reader of the output has closed it,
-    as with ``| head -1``.
+    3 if ``--stop-when-collapsed`` stopped a run, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and
+    141 if the reader of the output has closed it, as with ``| head -1``.
 
     Args:
         arguments: As ``parse`` takes them.

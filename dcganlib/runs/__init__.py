@@ -1,6 +1,6 @@
 """Runs in folders: train, resume, read back, sample; and the runs in the package."""
 
-from dcganlib.runs.context import Stopped
+from dcganlib.runs.context import Collapsed, Stopped
 from dcganlib.runs.folder import (
     PRETRAINED,
     Run,
@@ -17,6 +17,7 @@ from dcganlib.runs.session import open_session, resume, run
 
 __all__ = [
     "PRETRAINED",
+    "Collapsed",
     "Run",
     "Stopped",
     "find",

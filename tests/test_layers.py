@@ -33,7 +33,7 @@ ORDER = [
     *("evaluation", "evaluation.classifier", "evaluation.metrics", "evaluation.diagnosis"),
     *("viz", "viz.plot", "viz.notebook"),
     *("runs.history", "runs.context", "runs.config_file", "runs.folder", "runs.preflight"),
-    *("runs.monitor", "runs.report", "runs.sampling", "runs.session", "runs"),
+    *("runs.monitor", "runs.report", "runs.sampling", "runs.session", "runs.measurements", "runs"),
     "evaluation.evaluate",
     "doctor",
     "cli",

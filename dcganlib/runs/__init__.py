@@ -12,6 +12,7 @@ from dcganlib.runs.folder import (
     read_config,
     results,
 )
+from dcganlib.runs.measurements import diagnose, measure
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
 
@@ -20,8 +21,10 @@ __all__ = [
     "Collapsed",
     "Run",
     "Stopped",
+    "diagnose",
     "find",
     "load_data",
+    "measure",
     "moved",
     "open_session",
     "pretrained",

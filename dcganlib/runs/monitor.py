@@ -338,3 +338,15 @@ def read_metrics(folder: Path) -> Sequence[Row]:
     """
     path = folder / METRICS
     return history.read(path, history.METRICS) if path.is_file() else []
+
+
+def read_warnings(folder: Path) -> list[tuple[int, str, str]]:
+    """What was said while a run trained: (step, name, text) each.
+
+    Args:
+        folder: Folder of the run.
+    """
+    path = folder / WARNINGS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    parts = [line.split(maxsplit=2) for line in lines]
+    return [(int(part[0]), part[1], part[2]) for part in parts if len(part) == 3 and part[0].isdecimal()]

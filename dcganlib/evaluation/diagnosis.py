@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dcganlib.evaluation import classifier, metrics
 from dcganlib.losses import discriminator_loss, generator_loss
@@ -94,7 +95,175 @@ class Finding:
         return f"{self.name}, {self.certainty}: {self.text} [{'; '.join(shown)}]"
 
 
-RULES: tuple[Rule, ...] = ()
+HALF = 1 / (1 + math.exp(-1))  # the largest probability after two sigmoids
+
+ALL_FAILED = ("full_collapse", "partial_collapse", "oscillating_collapse", "grey_g", "d_wins", "lr_too_low")
+
+RULES = (
+    Rule(
+        "divergence",
+        "a loss or a weight was NaN or infinite; start again with smaller learning rates, and with losses "
+        "computed from logits",
+        (Sign("diverged", 0.5, 0.5),),
+        fact=True,
+        hides=(*ALL_FAILED, "lr_too_high"),
+    ),
+    Rule(
+        "g_untrained",
+        "no weight of G has ever had a gradient: G's images are cut off from its loss, or its optimiser has "
+        "other weights",
+        (Sign("g_moments", 0.5, 0.5, below=True), Sign("steps", 0, 0)),
+        fact=True,
+        hides=ALL_FAILED,
+    ),
+    Rule(
+        "sigmoid_twice",
+        "D's probabilities stay between 0.5 and 0.731, as after two sigmoids: give the loss D's logits",
+        (
+            Sign("lowest_d_fake", 0.4999, 0.4999),
+            Sign("highest_d_real", 0.6, 0.7),
+            Sign("d_real", HALF + 0.001, HALF + 0.001, below=True),
+        ),
+        hides=ALL_FAILED,
+    ),
+    Rule(
+        "data_range",
+        "no pixel of the training images is below the middle of the range, so they are in [0, 1] where G's "
+        "tanh gives [-1, 1]: scale them with 2 x - 1",
+        (Sign("lowest_pixel", -0.1, -0.01, below=False),),
+        fact=True,
+    ),
+    Rule(
+        "blind_border",
+        "D's output does not depend on some pixels, so G may draw anything there: choose kernel, stride and "
+        "padding so that no row is dropped",
+        (Sign("unseen", 0, 0), Sign("unseen", 0.9, 0.9, below=True)),
+        fact=True,
+    ),
+    Rule(
+        "joined_batch",
+        "D tells real from fake only where both are in one batch, by the batch's statistics: give it two "
+        "batches",
+        (Sign("joined_gain", 0.25, 1.0),),
+        hides=ALL_FAILED,
+    ),
+    Rule(
+        "bn_eval_statistics",
+        "samples drawn with the running statistics differ from those drawn with the batch's own by more than "
+        "two training images do: the statistics were lost, or averaged too slowly",
+        (Sign("statistics_gap", 1.1, 1.5),),
+        hides=("full_collapse", "partial_collapse", "oscillating_collapse", "grey_g"),
+    ),
+    Rule(
+        "lr_too_high",
+        "D's logits and G's loss are far outside of what they learn from; start again with learning rates "
+        "ten times smaller",
+        (Sign("g_loss", 12, 30),),
+        hides=ALL_FAILED,
+    ),
+    Rule(
+        "lr_too_low",
+        "a step moves the weights by less than a ten-thousandth, and the samples are nearly those of the "
+        "first grid; use larger learning rates",
+        (
+            Sign("g_update", 3e-4, 1.2e-4, below=True),
+            Sign("d_update", 3e-4, 1.2e-4, below=True),
+            Sign("total_motion", 0.3, 0.25, below=True),
+        ),
+        hides=("full_collapse", "partial_collapse", "oscillating_collapse", "grey_g", "d_wins"),
+    ),
+    Rule(
+        "grey_g",
+        "the samples are nearly uniform, and G's inner layers have no batch norm: give them one",
+        (
+            Sign("normed", 0.5, 0.5, below=True),
+            Sign("contrast", 0.35, 0.15, below=True),
+            Sign("training_contrast", 0.35, 0.15, below=True),
+        ),
+        hides=("full_collapse", "partial_collapse", "oscillating_collapse", "d_wins"),
+    ),
+    Rule(
+        "d_wins",
+        "D is right about every image and G's loss does not fall: use the non-saturating loss, a smaller "
+        "d_lr, or dropout in D",
+        (Sign("d_real", 0.99, 0.998), Sign("d_fake", 0.005, 0.001, below=True)),
+        hides=("full_collapse", "partial_collapse", "oscillating_collapse"),
+    ),
+    Rule(
+        "oscillating_collapse",
+        "all samples look alike, and all together change from grid to grid: G runs from one image to the "
+        "next and D follows",
+        (
+            Sign("grid_diversity", 0.35, 0.25, below=True),
+            Sign("common_motion", 0.6, 0.8),
+            Sign("d_fake", 0.25, 0.35),
+        ),
+        hides=("full_collapse", "partial_collapse"),
+    ),
+    Rule(
+        "full_collapse",
+        "every latent gives nearly the same image, which hardly changes: start again with batch norm in both "
+        "networks, or with a faster D",
+        (
+            Sign("diversity", 0.3, 0.2, below=True),
+            Sign("grid_diversity", 0.3, 0.2, below=True),
+            Sign("contrast", 0.35, 0.5),
+            Sign("d_fake", 0.25, 0.35),
+        ),
+        hides=("partial_collapse",),
+    ),
+    Rule(
+        "full_collapse",
+        "every latent gives nearly the same image, after a thousand steps and without growing more diverse: "
+        "start again with another seed or smaller learning rates",
+        (
+            Sign("steps", 999, 1999),
+            Sign("diversity", 0.3, 0.2, below=True),
+            Sign("growth", 1.2, 1.1, below=True),
+            Sign("contrast", 0.35, 0.5),
+        ),
+        hides=("partial_collapse",),
+    ),
+    Rule(
+        "partial_collapse",
+        "the samples are far less diverse than the training images, and many are nearly alike: G draws only "
+        "some of the kinds",
+        (
+            Sign("diversity", 0.6, 0.45, below=True),
+            Sign("crowding", 0.5, 0.35, below=True),
+            Sign("contrast", 0.35, 0.5),
+            Sign("d_fake", 0.05, 0.1),
+        ),
+    ),
+    Rule(
+        "checkerboard",
+        "the kernel of G's last layer with a stride is no multiple of it, and even and odd pixels differ: "
+        "take kernel 4 for stride 2",
+        (Sign("uneven", 0.5, 0.5), Sign("phase_contrast", 0.1, 0.3)),
+    ),
+    Rule(
+        "memorization",
+        "samples lie much nearer to training images than these to each other: G copies; use more images",
+        (Sign("memorization", 0.6, 0.4, below=True), Sign("contrast", 0.5, 0.7)),
+    ),
+    Rule(
+        "shuffled_labels",
+        "samples are as good as their class is wrong: the labels belong to other images, or G ignores them",
+        (Sign("agreement", 0.5, 0.25, below=True), Sign("precision", 0.05, 0.2)),
+    ),
+    Rule(
+        "swapped_channel",
+        "the training faces are bluer than red: their channels are in the order blue, green, red",
+        (Sign("red_over_blue", 0, -0.05, below=True),),
+    ),
+    Rule(
+        "mirrored",
+        "the dataset's classifier is unsure about the training images themselves: they may be mirrored, "
+        "turned or inverted",
+        (Sign("confidence", 0.95, 0.9, below=True),),
+    ),
+)
+"""What is looked for. A failure that has two rules is reported once."""
 
 
 def judge(measurements: Mapping[str, float]) -> list[Finding]:
@@ -121,7 +290,7 @@ def judge(measurements: Mapping[str, float]) -> list[Finding]:
 
 def _numbers(rule: Rule, values: Sequence[float]) -> dict[str, tuple[float, str]]:
     return {
-        sign.measurement: (value, f"{'below' if sign.below else 'above'} {sign.bound:g}")
+        sign.measurement: (value, f"{'below' if sign.below else 'above'} {sign.bound:.3g}")
         for sign, value in zip(rule.signs, values, strict=True)
     }
 
@@ -157,21 +326,27 @@ def contrast(images: Tensor) -> float:
     return images.double().var((2, 3), correction=0).mean().sqrt().item()
 
 
-def two_pixel_power(images: Tensor) -> float:
-    """Share of an image's power in waves of two pixels, the period of stride 2: a checkerboard and stripes.
+def phase_contrast(images: Tensor) -> float:
+    """How much the fine detail of images depends on whether their rows and columns are even or odd.
+
+    Layers of stride 2 whose kernel is no multiple of 2 add more terms to some pixels than to their
+    neighbours, which shows as a checkerboard.
 
     Args:
-        images: Floats of shape (N, C, H, W).
+        images: Floats of shape (N, C, H, W), H and W at least 8.
 
     Returns:
-        From 0, for uniform images as well, to 1 for a pure checkerboard.
+        Range of the detail's mean square over the four phases, over its mean: 0 where all phases are alike, 4
+        where one phase has all of it.
+
+    Source:
+        Odena et al. 2016.
     """
-    power = torch.fft.fft2(images.double()).abs().square().mean((0, 1))
-    power[0, 0] = 0
-    height, width = power.shape
-    fine = power[height // 2].sum() + power[:, width // 2].sum() - power[height // 2, width // 2]
-    total = power.sum()
-    return (fine / total).item() if total > TINY else 0.0
+    images = images.double()
+    smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    detail = (images - smooth)[..., 2:-2, 2:-2].square()
+    phases = torch.stack([detail[..., row::2, column::2].mean() for row in (0, 1) for column in (0, 1)])
+    return ((phases.max() - phases.min()) / (phases.mean() + TINY)).item()
 
 
 def crowding(images: Tensor) -> float:
@@ -191,12 +366,12 @@ def of_history(rows: Sequence[Mapping[str, float]]) -> Measurements:
 
     Returns:
         Means over the last steps, of the finite rows alone: "d_loss", "g_loss", "d_real", "d_fake"; "swing",
-        the standard deviation of G's loss there; over all steps "highest_d_real" and "lowest_d_fake"; and
-        "lost", the share of rows that are not finite.
+        the standard deviation of G's loss there; "steps", the last step; over all steps "highest_d_real" and
+        "lowest_d_fake"; and "lost", the share of rows that are not finite.
     """
     names = ("d_loss", "g_loss", "d_real", "d_fake")
     finite = [row for row in rows if all(math.isfinite(row[name]) for name in names)]
-    found = {"lost": 1 - len(finite) / len(rows)}
+    found = {"lost": 1 - len(finite) / len(rows), "steps": float(rows[-1]["step"])}
     if not finite:
         return found
     last = finite[-max(1, min(LAST, len(finite) // 4)) :]
@@ -216,15 +391,17 @@ def of_grids(grids: Sequence[Tensor], real: Tensor, labels: Tensor | None = None
         labels: Classes of the samples, int64 (N,), in a class-conditional run.
 
     Returns:
-        "grid_diversity", the mean of the last grids' diversity, and "lowest_grid_diversity" among them;
+        "grid_diversity", the mean of the last grids' diversity; "growth", the last one's over that of a grid
+        twice as many grids ago;
         "motion", how much a sample changes from grid to grid at the end, and "common_motion", how much the
         mean of all samples does; "total_motion", how much a sample changes from the first grid to the last.
         All are shares of the training images' diversity.
     """
     scale = diversity(real) + TINY
+    before = diversity(grids[max(0, len(grids) - 2 * LAST_GRIDS)], labels)
     last = [grid.float() for grid in grids[-LAST_GRIDS:]]
     spreads = [diversity(grid, labels) / scale for grid in last]
-    found = {"grid_diversity": mean(spreads), "lowest_grid_diversity": min(spreads)}
+    found = {"grid_diversity": mean(spreads), "growth": spreads[-1] * scale / (before + TINY)}
     if len(last) > 1:
         steps = [two - one for one, two in pairwise(last)]
         found["motion"] = mean(_size(step) for step in steps) / scale
@@ -242,7 +419,7 @@ def of_samples(fake: Tensor, real: Tensor, labels: Tensor | None = None) -> Meas
         labels: Classes of the samples, int64 (N,), in a class-conditional run.
 
     Returns:
-        "diversity", "contrast", "crowding" and "two_pixel_power" as shares of the training images' values;
+        "diversity", "contrast" and "crowding" as shares of the training images' values; "phase_contrast" and
         "level", the difference of the mean pixels; "lowest_pixel" of the training images; and for colour
         images "red_over_blue", how much redder than blue the mean training image is.
     """
@@ -251,7 +428,7 @@ def of_samples(fake: Tensor, real: Tensor, labels: Tensor | None = None) -> Meas
         "diversity": diversity(fake, labels) / (diversity(real) + TINY),
         "contrast": contrast(fake) / (contrast(real) + TINY),
         "crowding": crowding(fake[:count]) / (crowding(real[:count]) + TINY),
-        "two_pixel_power": two_pixel_power(fake) / (two_pixel_power(real) + 1e-6),
+        "phase_contrast": phase_contrast(fake),
         "level": (fake.mean() - real.mean()).item(),
         "lowest_pixel": real.min().item(),
     }
@@ -312,10 +489,13 @@ def of_generator(generator: Generator, z: Tensor, real: Tensor, labels: Tensor |
     Returns:
         "training_diversity" and "training_contrast" of samples drawn with the statistics of their own batch;
         "statistics_gap", how far they lie from those drawn with the running statistics; all as shares of the
-        training images' values. "normed", the share of its inner layers with a batch norm.
+        training images' values. "normed", the share of its inner layers with a normalisation. "uneven", 1 if
+        the kernel of its last layer with a stride is no multiple of that, else 0.
     """
     inner = generator.layers[:-1]
-    found = {"normed": mean(layer.norm is not None for layer in inner) if inner else 0.0}
+    found = {"normed": mean(layer.norm is not None for layer in inner) if inner else 1.0}
+    strided = [layer for layer in generator.layers if layer.stride > 1]
+    found["uneven"] = float(bool(strided) and strided[-1].kernel % strided[-1].stride > 0)
     network = copy.deepcopy(generator)
     given = () if labels is None else (labels,)
     with torch.no_grad():
@@ -345,8 +525,8 @@ def of_pair(
     Returns:
         "g_gradient", the norm of the gradient of G's non-saturating loss beside that of its weights;
         "saturating_gradient", that of the minimax game's loss; "unseen", the share of pixels that D's output
-        does not depend on; "loss_apart" and "loss_joined", D's loss on real and fake in two batches and in
-        one, with the batches' own statistics.
+        does not depend on; "loss_apart", D's loss on real and fake in two batches with their own statistics,
+        and "joined_gain", how much lower it is with both in one batch.
     """
     g, d = (copy.deepcopy(network).train() for network in (generator, discriminator))
     g.requires_grad_(True)
@@ -374,7 +554,7 @@ def of_pair(
         "saturating_gradient": sizes[1] / (_size_of(weights) + TINY),
         "unseen": (gradient == 0).all(0).all(0).double().mean().item(),
         "loss_apart": apart.item(),
-        "loss_joined": joined.item(),
+        "joined_gain": (apart - joined).item(),
     }
 
 
@@ -385,7 +565,7 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> float:
         optimizer: Adam, with the moments of the steps so far.
 
     Returns:
-        Norm of the step over the norm of the weights; 0 if no weight has ever had a gradient.
+        Norm of the step over the norm of the weights; 0 without a gradient.
     """
     shares = []
     for group in optimizer.param_groups:
@@ -399,6 +579,16 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> float:
                     float(group["lr"]) * ((first / second).norm() / (parameter.norm() + TINY)).item()
                 )
     return sorted(shares)[len(shares) // 2] if shares else 0.0
+
+
+def has_moments(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether any weight of an Adam has ever had a gradient.
+
+    Args:
+        optimizer: Adam.
+    """
+    moments = (state["exp_avg_sq"] for state in optimizer.state.values() if "exp_avg_sq" in state)
+    return any(bool((moment != 0).any()) for moment in moments)
 
 
 def _size(values: Tensor) -> float:

@@ -17,7 +17,7 @@ from dcganlib.evaluation import classifier, diagnosis, metrics
 from dcganlib.evaluation.diagnosis import Finding, Measurements
 from dcganlib.latents import sample_z
 from dcganlib.runs import folder as run_folder
-from dcganlib.runs import monitor
+from dcganlib.runs import history, monitor
 from dcganlib.runs.context import torch_defaults
 from dcganlib.runtime import checkpoint
 from dcganlib.train import TrainState
@@ -69,24 +69,25 @@ def measure(
         FileNotFoundError, ValueError: As for ``diagnose``.
     """
     path = run_folder.find(folder)
-    run = run_folder.read(path)
-    found = diagnosis.of_history(run.history)
-    found["done"] = min(1.0, run.history[-1]["step"] / run.config.steps)
-    said = monitor.read_warnings(path)
-    found["diverged"] = float(any(name == "diverged" for _, name, _ in said))
+    config = run_folder.read_config(path)
     state = _state(path)
+    found = {"diverged": float(any(name == "diverged" for _, name, _ in monitor.read_warnings(path)))}
+    if (path / "history.csv").is_file():  # else it ended before its first checkpoint
+        found |= diagnosis.of_history(history.read(path / "history.csv"))
     if state is not None:
         found["g_update"], found["d_update"] = map(
             diagnosis.of_optimizer, (state.g_optimizer, state.d_optimizer)
         )
-    material = _material(path, run.config, images, root)
+        found["g_moments"] = float(diagnosis.has_moments(state.g_optimizer))
+    material = _material(path, config, images, root)
     if material is None:
         return found
-    grids = _grids(path, run.config)
+    grids = _grids(path, config)
     if grids:
-        labels = _grid_labels(run.config, len(grids[-1]))
+        labels = _grid_labels(config, len(grids[-1]))
         found |= diagnosis.of_grids(grids, material.real, labels)
-    return found | _of_samples(run, state, material)
+    generator = state.generator if state is not None else run_folder.read(path).generator
+    return found | _of_samples(config, generator, state, material)
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ class _Material:
     all: Tensor | None
 
 
-def _of_samples(run: run_folder.Run, state: TrainState | None, material: _Material) -> Measurements:
+def _of_samples(
+    config: ResolvedRunConfig, generator: models.Generator, state: TrainState | None, material: _Material
+) -> Measurements:
     """What a run's generator draws, and what its discriminator makes of it."""
-    generator = state.generator if state is not None else run.generator
-    config, real = run.config, material.real
+    real = material.real
     rng = torch.Generator().manual_seed(0)
     z = sample_z(SAMPLES, generator.latent_dim, prior=config.train.prior, rng=rng)
     labels = torch.arange(SAMPLES) % config.num_classes if config.num_classes else None

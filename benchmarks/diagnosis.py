@@ -4,8 +4,8 @@ python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7    # the recordings,
 python benchmarks/diagnosis.py                                 # measure and judge them, and store the tables
 
 The bounds of ``evaluation.diagnosis.RULES`` were chosen on the seeds below 5. The other seeds, on which
-nothing was chosen, say how often a failure is found and how often there is a false alarm. Healthy runs are the
-recordings' cures, runs only 200 steps old, and the runs in the package. Measurements are kept beside each
+nothing was chosen, say how often a failure is found and how often there is a false alarm. Healthy runs are
+the recordings' cures, runs only 200 steps old, and the runs in the package. Measurements are kept beside each
 recording, so that changed rules are judged again at once.
 """
 

@@ -106,7 +106,7 @@ RULES = (
         "computed from logits",
         (Sign("diverged", 0.5, 0.5),),
         fact=True,
-        hides=(*ALL_FAILED, "lr_too_high"),
+        hides=(*ALL_FAILED, "lr_too_high", "g_untrained", "joined_batch", "bn_eval_statistics"),
     ),
     Rule(
         "g_untrained",
@@ -121,7 +121,7 @@ RULES = (
         "D's probabilities stay between 0.5 and 0.731, as after two sigmoids: give the loss D's logits",
         (
             Sign("lowest_d_fake", 0.4999, 0.4999),
-            Sign("highest_d_real", 0.6, 0.7),
+            Sign("highest_d_real", 0.7, 0.725),
             Sign("d_real", HALF + 0.001, HALF + 0.001, below=True),
         ),
         hides=ALL_FAILED,
@@ -144,7 +144,7 @@ RULES = (
         "joined_batch",
         "D tells real from fake only where both are in one batch, by the batch's statistics: give it two "
         "batches",
-        (Sign("joined_gain", 0.25, 1.0),),
+        (Sign("joined_gain", 0.5, 1.5),),
         hides=ALL_FAILED,
     ),
     Rule(
@@ -194,8 +194,8 @@ RULES = (
         "all samples look alike, and all together change from grid to grid: G runs from one image to the "
         "next and D follows",
         (
-            Sign("grid_diversity", 0.35, 0.25, below=True),
-            Sign("common_motion", 0.6, 0.8),
+            Sign("grid_diversity", 0.25, 0.23, below=True),
+            Sign("common_motion", 0.7, 0.9),
             Sign("d_fake", 0.25, 0.35),
         ),
         hides=("full_collapse", "partial_collapse"),
@@ -243,8 +243,8 @@ RULES = (
     ),
     Rule(
         "memorization",
-        "samples lie much nearer to training images than these to each other: G copies; use more images",
-        (Sign("memorization", 0.6, 0.4, below=True), Sign("contrast", 0.5, 0.7)),
+        "samples lie nearer to training images than these to each other, so G copies: use more images",
+        (Sign("memorization", 1.0, 0.8, below=True), Sign("contrast", 0.5, 0.7)),
     ),
     Rule(
         "shuffled_labels",

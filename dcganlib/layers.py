@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -232,11 +233,11 @@ class SpectralNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, shape: torch.Size, dim: int) -> None:
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
         self.dim = dim
         self.register_buffer("u", torch.zeros(shape[dim], dtype=torch.float32))
-        self.register_buffer("v", torch.zeros(shape.numel() // shape[dim], dtype=torch.float32))
+        self.register_buffer("v", torch.zeros(math.prod(shape) // shape[dim], dtype=torch.float32))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Divide a weight; in training, first improve the estimate by one step of the power method."""

@@ -95,6 +95,7 @@ class Finding:
         return f"{self.name}, {self.certainty}: {self.text} [{'; '.join(shown)}]"
 
 
+YOUNG = 250  # steps up to which a healthy G may draw a few kinds of images alone
 HALF = 1 / (1 + math.exp(-1))  # the largest probability after two sigmoids
 
 ALL_FAILED = ("full_collapse", "partial_collapse", "oscillating_collapse", "grey_g", "d_wins", "lr_too_low")
@@ -194,7 +195,7 @@ RULES = (
         "all samples look alike, and all together change from grid to grid: G runs from one image to the "
         "next and D follows",
         (
-            Sign("grid_diversity", 0.25, 0.23, below=True),
+            Sign("grid_diversity", 0.3, 0.25, below=True),
             Sign("common_motion", 0.7, 0.9),
             Sign("d_fake", 0.25, 0.35),
         ),
@@ -229,6 +230,7 @@ RULES = (
         "the samples are far less diverse than the training images, and many are nearly alike: G draws only "
         "some of the kinds",
         (
+            Sign("steps", YOUNG, YOUNG),
             Sign("diversity", 0.6, 0.45, below=True),
             Sign("crowding", 0.5, 0.35, below=True),
             Sign("contrast", 0.35, 0.5),
@@ -236,15 +238,25 @@ RULES = (
         ),
     ),
     Rule(
+        "partial_collapse",
+        "D is hardly better than chance, and some classes are rare among the samples: give D a larger "
+        "learning rate",
+        (
+            Sign("steps", YOUNG, YOUNG),
+            Sign("d_gap", 0.15, 0.1, below=True),
+            Sign("classes", 0.8, 0.6, below=True),
+        ),
+    ),
+    Rule(
         "checkerboard",
         "the kernel of G's last layer with a stride is no multiple of it, and even and odd pixels differ: "
         "take kernel 4 for stride 2",
-        (Sign("uneven", 0.5, 0.5), Sign("phase_contrast", 0.1, 0.3)),
+        (Sign("uneven", 0.5, 0.5), Sign("phase_contrast", 0.14, 0.3)),
     ),
     Rule(
         "memorization",
         "samples lie nearer to training images than these to each other, so G copies: use more images",
-        (Sign("memorization", 1.0, 0.8, below=True), Sign("contrast", 0.5, 0.7)),
+        (Sign("memorization", 0.85, 0.7, below=True), Sign("contrast", 0.5, 0.7)),
     ),
     Rule(
         "shuffled_labels",
@@ -365,7 +377,8 @@ def of_history(rows: Sequence[Mapping[str, float]]) -> Measurements:
         rows: As in ``history.csv``.
 
     Returns:
-        Means over the last steps, of the finite rows alone: "d_loss", "g_loss", "d_real", "d_fake"; "swing",
+        Means over the last steps, of the finite rows alone: "d_loss", "g_loss", "d_real", "d_fake"; "d_gap",
+        the difference of the last two; "swing",
         the standard deviation of G's loss there; "steps", the last step; over all steps "highest_d_real" and
         "lowest_d_fake"; and "lost", the share of rows that are not finite.
     """
@@ -376,6 +389,7 @@ def of_history(rows: Sequence[Mapping[str, float]]) -> Measurements:
         return found
     last = finite[-max(1, min(LAST, len(finite) // 4)) :]
     found |= {name: mean(row[name] for row in last) for name in names}
+    found["d_gap"] = found["d_real"] - found["d_fake"]
     found["swing"] = mean((row["g_loss"] - found["g_loss"]) ** 2 for row in last) ** 0.5
     found["highest_d_real"] = max(row["d_real"] for row in finite)
     found["lowest_d_fake"] = min(row["d_fake"] for row in finite)

@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -325,7 +325,7 @@ FAILURES = (
         "balance",
         "D's loss from logarithms of probabilities, learning rate 0.05",
         "the loss on logits, learning rate 0.001",
-        "d_loss_high",
+        "g_moved",
         {"train.g_lr": 0.05, "train.d_lr": 0.05, "checkpoint_every": 2, "steps": 60},
         faults={"discriminator_step": naive_logarithm},
     ),
@@ -376,7 +376,7 @@ FAILURES = (
         "wiring",
         "the fakes are not detached, and D's optimiser moves G too",
         "detach, and one optimiser for each network",
-        "d_fake",
+        "d_loss",
         faults={"train_step": d_step_moves_g},
     ),
     Failure(
@@ -428,7 +428,7 @@ FAILURES = (
         "evaluation",
         "batch norm's running statistics are lost",
         "statistics kept with the weights",
-        "spread",
+        "modes_gap",
         faults={"train_step": statistics_lost},
     ),
 )
@@ -521,11 +521,11 @@ def _of_curves(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _of_grids(folder: Path) -> dict[str, float]:
-    """How far the last grids differ from each other, as a share of their own contrast."""
+    """How far the last grids differ from each other, as a share of their own contrast; 0 for a single one."""
     grids = [
         torch.tensor(np.array(Image.open(path).convert("L"))).float() for path in sorted(folder.glob("*.png"))
     ]
-    steps = [(one - two).square().mean().item() for one, two in pairwise(grids)]
+    steps = [(one - two).square().mean().item() for one, two in pairwise(grids)] or [0.0]
     return {"motion": (mean(steps) / max(1, grids[-1].var().item())) ** 0.5}
 
 
@@ -535,15 +535,13 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
     state, _ = checkpoint.load(run.folder / "checkpoint.pt")
     with faults_known():
         first, _ = preflight.build(config, config.num_classes, rng=rng_for(config.train.seed, 0))
-    began, now = (nn.utils.parameters_to_vector(network.parameters()) for network in (first, run.generator))
+    began, now = (_flat(network.parameters()) for network in (first, run.generator))
     inputs = (z[few],) if labels is None else (z[few], labels[few])
     given = () if labels is None else (labels[few],)
     fakes = state.generator.train()(*inputs)
     logits = state.discriminator.train()(fakes, *given)
     gradients = [
-        nn.utils.parameters_to_vector(
-            torch.autograd.grad(loss(logits), state.generator.parameters(), retain_graph=True)
-        )
+        _flat(torch.autograd.grad(loss(logits), state.generator.parameters(), retain_graph=True))
         for loss in (generator_loss, minimax_generator_loss)
     ]
     both = (torch.cat([real[few], fakes.detach()]), *(torch.cat([one, one]) for one in given))
@@ -552,6 +550,7 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
     seen = real[few].clone().requires_grad_()
     (input_gradient,) = torch.autograd.grad(state.discriminator.eval()(seen, *given).sum(), seen)
     return {
+        "modes_gap": ((fakes.detach() - models.generate(run.generator, *inputs)).std() / real.std()).item(),
         "joined_gap": (beside_real.sigmoid().mean() - logits.sigmoid().mean()).abs().item(),
         "g_moved": ((now - began).norm() / began.norm()).item(),
         "g_gradient": gradients[0].norm().item(),
@@ -559,6 +558,11 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
         "spread_in_training": _spread(fakes.detach()) / _spread(real),
         "unseen": (input_gradient == 0).all(0).all(0).float().mean().item(),
     }
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    """All numbers of some tensors, whatever their order in memory."""
+    return torch.cat([one.detach().flatten() for one in tensors])
 
 
 def _spread(images: Tensor) -> float:

@@ -2,9 +2,10 @@
 
 It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif`` (drawn
 from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``; with
-averaged weights also ``ema/step_*.png``, ``ema.gif`` and ``ema.safetensors``. ``checkpoint-previous.pt`` is
-the checkpoint before the last, for ``resume`` if the last is damaged. While a process trains, ``.lock``
-says which.
+averaged weights also ``ema/step_*.png``, ``ema.gif`` and ``ema.safetensors``. A run with
+``evaluate_every`` also has ``metrics.csv``, one with ``keep_best`` ``best.safetensors``, and one that gave
+warnings while it trained ``warnings.txt``. ``checkpoint-previous.pt`` is the checkpoint before the last, for
+``resume`` if the last is damaged. While a process trains, ``.lock`` says which.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Run:
         history: A row for each step.
         generator: With the weights of the last step, or with the averaged ones if the run kept only those.
         ema_generator: With the averaged weights, or None.
+        best_generator: With the weights that measured best while training, or None.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Run:
     history: list[dict[str, float]]
     generator: models.Generator
     ema_generator: models.Generator | None = None
+    best_generator: models.Generator | None = None
 
     @property
     def animation(self) -> Path:
@@ -79,8 +82,10 @@ def read(folder: str | Path) -> Run:
         generator = ema_generator
     else:
         generator = checkpoint.load_generator(last)[0]
+    best = folder / "best.safetensors"
+    best_generator = checkpoint.load_generator(best)[0] if best.is_file() else None
     rows = history.read(folder / "history.csv")
-    return Run(folder, config_file.read(folder), rows, generator, ema_generator)
+    return Run(folder, config_file.read(folder), rows, generator, ema_generator, best_generator)
 
 
 def _ema_file(folder: Path) -> Path:
@@ -283,7 +288,8 @@ def start(folder: Path, config: ResolvedRunConfig, loader: datasets.Loader) -> h
         The history, ready for the first row.
     """
     clear(folder)
-    (folder / "history.csv").unlink(missing_ok=True)
+    for name in ("history.csv", "metrics.csv", "best.safetensors", "warnings.txt"):
+        (folder / name).unlink(missing_ok=True)
     config_file.write(folder, config)
     for name in ("samples", "ema") if config.train.ema else ("samples",):
         (folder / name).mkdir()

@@ -1,11 +1,12 @@
 """The folder of a run: its contents, how it is started and read back, and the runs in the package.
 
 It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif`` (drawn
-from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``; with
-averaged weights also ``ema/step_*.png``, ``ema.gif`` and ``ema.safetensors``. A run with
-``evaluate_every`` also has ``metrics.csv``, one with ``keep_best`` ``best.safetensors``, and one that gave
-warnings while it trained ``warnings.txt``. ``checkpoint-previous.pt`` is the checkpoint before the last, for
-``resume`` if the last is damaged. While a process trains, ``.lock`` says which.
+from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt``, ``generator.safetensors`` and
+``discriminator.safetensors``; with averaged weights also ``ema/step_*.png``, ``ema.gif`` and
+``ema.safetensors``. A run with ``evaluate_every`` also has ``metrics.csv``, one with ``keep_best``
+``best.safetensors``, and one that gave warnings while it trained ``warnings.txt``.
+``checkpoint-previous.pt`` is the checkpoint before the last, for ``resume`` if the last is damaged. While a
+process trains, ``.lock`` says which.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Run:
         generator: With the weights of the last step, or with the averaged ones if the run kept only those.
         ema_generator: With the averaged weights, or None.
         best_generator: With the weights that measured best while training, or None.
+        discriminator: With the weights of the last step. None where they were not kept: in the package's
+            runs, and by versions before 0.3.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Run:
     generator: models.Generator
     ema_generator: models.Generator | None = None
     best_generator: models.Generator | None = None
+    discriminator: models.Discriminator | None = None
 
     @property
     def animation(self) -> Path:
@@ -84,8 +88,12 @@ def read(folder: str | Path) -> Run:
         generator = checkpoint.load_generator(last)[0]
     best = folder / "best.safetensors"
     best_generator = checkpoint.load_generator(best)[0] if best.is_file() else None
+    judge = folder / "discriminator.safetensors"
+    discriminator = checkpoint.load_discriminator(judge)[0] if judge.is_file() else None
     rows = history.read(folder / "history.csv")
-    return Run(folder, config_file.read(folder), rows, generator, ema_generator, best_generator)
+    return Run(
+        folder, config_file.read(folder), rows, generator, ema_generator, best_generator, discriminator
+    )
 
 
 def _ema_file(folder: Path) -> Path:
@@ -180,7 +188,7 @@ def load_data(config: RunConfig, root: str | Path | None = None, **changes: Any)
         FileNotFoundError: The images were moved or deleted.
         ValueError: Their classes differ from those that the run was trained on.
     """
-    asked = {name: value for name, value in vars(config.data).items() if name != "data"} | changes
+    asked = config.data.load_options | changes
     if not isinstance(config, ResolvedRunConfig):
         return datasets.load(config.data.data, root=root, **asked)
     if not datasets.is_named(config.data.data) and not Path(config.data.data).exists():

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
@@ -163,7 +163,7 @@ def minimax(*args: Any, **options: Any) -> Tensor:
 
 
 def fakes_without_graph(
-    discriminator: nn.Module, optimizer: torch.optim.Optimizer, fake: Tensor, **options: Any
+    discriminator: nn.Module, optimizer: torch.optim.Optimizer, fake: Tensor, *_: Any, **options: Any
 ) -> Tensor:
     """G's half on fakes made outside of the graph; D is free here, so nothing raises an error."""
     value = options["loss"](discriminator(fake.detach()))
@@ -185,9 +185,8 @@ def joined_batch(
     return value.detach(), real_logits.detach(), fake_logits.detach()
 
 
-def sigmoid_twice(discriminator: nn.Module, *args: Any, **options: Any) -> Any:
-    """D ends in a sigmoid, and its loss applies another."""
-    half = discriminator_step if len(args) == 3 else generator_step
+def sigmoid_twice(half: Callable[..., Any], discriminator: nn.Module, *args: Any, **options: Any) -> Any:
+    """A half of the step for a D that ends in a sigmoid, where the loss applies another."""
     return half(nn.Sequential(discriminator, nn.Sigmoid()), *args, **options)
 
 
@@ -293,7 +292,7 @@ FAILURES = (
         "balance",
         "D learns 10 times more slowly than G",
         "equal learning rates",
-        "motion",
+        "spread",
         {"train.d_lr": 1e-4},
     ),
     Failure(
@@ -385,7 +384,10 @@ FAILURES = (
         "D ends in a sigmoid, and its loss applies another",
         "logits into a loss on logits",
         "d_loss_low",
-        faults={"discriminator_step": sigmoid_twice, "generator_step": sigmoid_twice},
+        faults={
+            "discriminator_step": partial(sigmoid_twice, discriminator_step),
+            "generator_step": partial(sigmoid_twice, generator_step),
+        },
     ),
     # Data: the right training of the wrong images.
     Failure(

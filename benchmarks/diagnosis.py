@@ -1,11 +1,11 @@
 """How well ``dcganlib diagnose`` tells failures apart: its findings on recorded runs whose failure is known.
 
 python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7    # the recordings, into runs/failures
-python benchmarks/diagnosis.py                                 # measure and judge them, and store the tables
+python benchmarks/diagnosis.py --young 0 1 2 3 4 5 6 7         # measure and judge them, store the tables
 
 The bounds of ``evaluation.diagnosis.RULES`` were chosen on the seeds below 5. The other seeds, on which
-nothing was chosen, say how often a failure is found and how often there is a false alarm. Healthy runs are the
-recordings' cures, runs only 200 steps old, and the runs in the package. Measurements are kept beside each
+nothing was chosen, say how often a failure is found and how often there is a false alarm. Healthy runs are
+the recordings' cures, runs only 200 steps old, and the runs in the package. Measurements are kept beside each
 recording, so that changed rules are judged again at once.
 """
 
@@ -173,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = confusion(found)
     seeds = sorted({seed for (name, seed) in found if name != "stored"})
     content = {
-        "command": "python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7 && "
-        "python benchmarks/diagnosis.py --young 0 1 2 3 4 5 6 7",
+        "command": "python benchmarks/diagnosis.py --young 0 1 2 3 4 5 6 7",
+        "recordings": "python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7",
         "seeds": [seed for seed in seeds if seed < CHOSEN_ON],
         "held_out_seeds": [seed for seed in seeds if seed >= CHOSEN_ON],
         "totals": {part: totals(rows, part) for part in ("seen", "held_out")},

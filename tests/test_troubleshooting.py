@@ -38,6 +38,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "a paired loss needs as many real as fake logits, got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
+    "the classifier has attributes, not classes": PROGRAMMER,
     "the strips must add up to … x … pixels": PROGRAMMER,
     "alt must describe the animation, it is empty": PROGRAMMER,
     "alt must describe the pictures, it is empty": PROGRAMMER,

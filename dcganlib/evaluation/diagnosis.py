@@ -95,6 +95,7 @@ class Finding:
         return f"{self.name}, {self.certainty}: {self.text} [{'; '.join(shown)}]"
 
 
+YOUNG = 250  # steps up to which a healthy G may draw a few kinds of images alone
 HALF = 1 / (1 + math.exp(-1))  # the largest probability after two sigmoids
 
 ALL_FAILED = ("full_collapse", "partial_collapse", "oscillating_collapse", "grey_g", "d_wins", "lr_too_low")
@@ -106,7 +107,7 @@ RULES = (
         "computed from logits",
         (Sign("diverged", 0.5, 0.5),),
         fact=True,
-        hides=(*ALL_FAILED, "lr_too_high"),
+        hides=(*ALL_FAILED, "lr_too_high", "g_untrained", "joined_batch", "bn_eval_statistics"),
     ),
     Rule(
         "g_untrained",
@@ -121,7 +122,7 @@ RULES = (
         "D's probabilities stay between 0.5 and 0.731, as after two sigmoids: give the loss D's logits",
         (
             Sign("lowest_d_fake", 0.4999, 0.4999),
-            Sign("highest_d_real", 0.6, 0.7),
+            Sign("highest_d_real", 0.7, 0.725),
             Sign("d_real", HALF + 0.001, HALF + 0.001, below=True),
         ),
         hides=ALL_FAILED,
@@ -144,7 +145,7 @@ RULES = (
         "joined_batch",
         "D tells real from fake only where both are in one batch, by the batch's statistics: give it two "
         "batches",
-        (Sign("joined_gain", 0.25, 1.0),),
+        (Sign("joined_gain", 0.5, 1.5),),
         hides=ALL_FAILED,
     ),
     Rule(
@@ -194,8 +195,8 @@ RULES = (
         "all samples look alike, and all together change from grid to grid: G runs from one image to the "
         "next and D follows",
         (
-            Sign("grid_diversity", 0.35, 0.25, below=True),
-            Sign("common_motion", 0.6, 0.8),
+            Sign("grid_diversity", 0.3, 0.25, below=True),
+            Sign("common_motion", 0.7, 0.9),
             Sign("d_fake", 0.25, 0.35),
         ),
         hides=("full_collapse", "partial_collapse"),
@@ -229,6 +230,7 @@ RULES = (
         "the samples are far less diverse than the training images, and many are nearly alike: G draws only "
         "some of the kinds",
         (
+            Sign("steps", YOUNG, YOUNG),
             Sign("diversity", 0.6, 0.45, below=True),
             Sign("crowding", 0.5, 0.35, below=True),
             Sign("contrast", 0.35, 0.5),
@@ -236,15 +238,25 @@ RULES = (
         ),
     ),
     Rule(
+        "partial_collapse",
+        "D is hardly better than chance, and some classes are rare among the samples: give D a larger "
+        "learning rate",
+        (
+            Sign("steps", YOUNG, YOUNG),
+            Sign("d_gap", 0.15, 0.1, below=True),
+            Sign("classes", 0.8, 0.6, below=True),
+        ),
+    ),
+    Rule(
         "checkerboard",
         "the kernel of G's last layer with a stride is no multiple of it, and even and odd pixels differ: "
         "take kernel 4 for stride 2",
-        (Sign("uneven", 0.5, 0.5), Sign("phase_contrast", 0.1, 0.3)),
+        (Sign("uneven", 0.5, 0.5), Sign("phase_contrast", 0.14, 0.3)),
     ),
     Rule(
         "memorization",
-        "samples lie much nearer to training images than these to each other: G copies; use more images",
-        (Sign("memorization", 0.6, 0.4, below=True), Sign("contrast", 0.5, 0.7)),
+        "samples lie nearer to training images than these to each other, so G copies: use more images",
+        (Sign("memorization", 0.85, 0.7, below=True), Sign("contrast", 0.5, 0.7)),
     ),
     Rule(
         "shuffled_labels",
@@ -365,7 +377,8 @@ def of_history(rows: Sequence[Mapping[str, float]]) -> Measurements:
         rows: As in ``history.csv``.
 
     Returns:
-        Means over the last steps, of the finite rows alone: "d_loss", "g_loss", "d_real", "d_fake"; "swing",
+        Means over the last steps, of the finite rows alone: "d_loss", "g_loss", "d_real", "d_fake"; "d_gap",
+        the difference of the last two; "swing",
         the standard deviation of G's loss there; "steps", the last step; over all steps "highest_d_real" and
         "lowest_d_fake"; and "lost", the share of rows that are not finite.
     """
@@ -376,6 +389,7 @@ def of_history(rows: Sequence[Mapping[str, float]]) -> Measurements:
         return found
     last = finite[-max(1, min(LAST, len(finite) // 4)) :]
     found |= {name: mean(row[name] for row in last) for name in names}
+    found["d_gap"] = found["d_real"] - found["d_fake"]
     found["swing"] = mean((row["g_loss"] - found["g_loss"]) ** 2 for row in last) ** 0.5
     found["highest_d_real"] = max(row["d_real"] for row in finite)
     found["lowest_d_fake"] = min(row["d_fake"] for row in finite)

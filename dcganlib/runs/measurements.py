@@ -74,6 +74,8 @@ def measure(
     found = {"diverged": float(any(name == "diverged" for _, name, _ in monitor.read_warnings(path)))}
     if (path / "history.csv").is_file():  # else it ended before its first checkpoint
         found |= diagnosis.of_history(history.read(path / "history.csv"))
+    if getattr(config.train, "loss", "bce") != "bce":  # whose logits are no log-odds, and losses no nats
+        found = {name: value for name, value in found.items() if name in ("diverged", "lost", "steps")}
     if state is not None:
         found["g_update"], found["d_update"] = map(
             diagnosis.of_optimizer, (state.g_optimizer, state.d_optimizer)
@@ -117,7 +119,7 @@ def _of_samples(
     network, _ = classifier.find(config.data.data, config.data.channels, config.data.image_size)
     if network is not None and not network.multilabel and len(real) > 10:
         found |= diagnosis.of_classes(network, fake, real, labels)
-    if network is None or not network.multilabel:
+    if datasets.find_entry(config.data.data).classifier != "faces":
         found.pop("red_over_blue", None)  # says something about faces alone
     known = not config.num_classes or material.labels is not None
     if state is not None and known and len(real) >= 2:

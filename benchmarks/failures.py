@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -514,6 +515,7 @@ def _distances_among(config: DataConfig) -> Tensor:
 
 def _of_curves(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Means of the last steps, and the highest D(x) of all steps."""
+    history = [row for row in history if math.isfinite(row["d_loss"])]  # the last of a diverged run is not
     last = history[-LAST_STEPS:]
     found = {name: mean(row[name] for row in last) for name in ("d_loss", "g_loss", "d_real", "d_fake")}
     return found | {

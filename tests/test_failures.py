@@ -70,7 +70,9 @@ def test_lost_statistics_are_those_of_a_network_that_has_seen_nothing():
 def test_without_detach_g_takes_a_second_step_that_helps_d():
     state, _, _ = step_with("no_detach")
     optimizers = (state.g_optimizer, vars(state)["of_d"], state.d_optimizer)
-    for optimizer, network in zip(optimizers, (state.generator, state.generator, state.discriminator)):
+    for optimizer, network in zip(
+        optimizers, (state.generator, state.generator, state.discriminator), strict=True
+    ):
         assert {value["step"].item() for value in optimizer.state.values()} == {1}
         held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         assert held == {id(parameter) for parameter in network.parameters()}
@@ -204,7 +206,9 @@ def test_a_run_that_diverges_keeps_its_last_finite_state(tiny, tmp_path, monkeyp
     failures.record(wild, 0, tmp_path)
     folder = tmp_path / "divergence" / "failed-0"
     assert "at step 2" in (folder / failures.DIVERGED).read_text(encoding="utf-8")
-    assert len(runs.read(folder).history) == 1
+    run = runs.read(folder)
+    assert [math.isfinite(row["d_loss"]) for row in run.history] == [True, False]
+    assert all(parameter.isfinite().all() for parameter in run.generator.parameters())
 
 
 def test_an_unknown_failure_is_refused(capsys):

@@ -39,7 +39,7 @@ from dcganlib import datasets, runs
 from dcganlib.config import TrainConfig
 from dcganlib.evaluation import classifier, evaluate, metrics
 from dcganlib.latents import sample_z
-from dcganlib.losses import discriminator_loss, generator_loss, minimax_generator_loss
+from dcganlib.losses import Loss, discriminator_loss, generator_loss, minimax_generator_loss
 from dcganlib.models import Discriminator, Generator, Layer, init_weights
 from dcganlib.runtime import checkpoint, files
 from dcganlib.runtime.step_metrics import StepMetrics, check_finite
@@ -108,6 +108,11 @@ class Ablation:
     def config(self, seed: int) -> TrainConfig:
         """The settings of its run from this seed."""
         return replace(BASE, seed=seed, **self.train)
+
+    def loss(self) -> Loss:
+        """The losses of both players."""
+        d_loss = partial(discriminator_loss, reduction=self.reduction)
+        return Loss(self.what, d_loss, minimax_generator_loss if self.saturating else generator_loss)
 
     def steps(self, images: int = TRAINED_IMAGES) -> int:
         """How many steps see that many images."""
@@ -218,8 +223,7 @@ def run(
             state,
             loader,
             recipe.steps(budget),
-            d_loss=partial(discriminator_loss, reduction=recipe.reduction),
-            g_loss=minimax_generator_loss if recipe.saturating else generator_loss,
+            loss=recipe.loss(),
         ):
             check_finite([record])
             records.append(record)

@@ -66,8 +66,8 @@ class Data(Checked):
         out = files.expand_user(self.out or f"{datasets.title(self.config.data)}.png")
         _check_picture(out)
         files.check_overwrite(out, self.force, ours=contact_sheet.is_file)
-        options = asdict(self.config) | {"root": self.root, "split": self.split, "strict": self.strict}
-        found = datasets.load(options.pop("data"), **options)
+        options = {"root": self.root, "split": self.split, "strict": self.strict}
+        found = datasets.load(self.config.data, **self.config.load_options, **options)
         for line in _describe(found):
             print(line)
         print(f"wrote {out}: the mean image, then {_draw_overview(found, out)} of the set")

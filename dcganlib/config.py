@@ -82,6 +82,26 @@ class OneOf:
         return self.words
 
 
+@dataclass(frozen=True)
+class SomeOf:
+    """Words that a text field accepts, joined by commas, in any order; or "none".
+
+    Attributes:
+        choices: The words.
+    """
+
+    choices: tuple[str, ...]
+
+    def holds(self, value: str) -> bool:
+        """Whether a text names one or more of them, each once, or none."""
+        words = value.split(",")
+        return value == "none" or (set(words) <= set(self.choices) and len(set(words)) == len(words))
+
+    def words_for(self, value: str) -> str:
+        """The part of an error message that says what a text must be."""
+        return f"none, or one or more of {', '.join(self.choices)} joined by commas"
+
+
 Count = Annotated[int, Range(1, below=LARGEST)]
 NonNegativeInt = Annotated[int, Range(0, below=LARGEST)]
 Size = Annotated[int, Range(1, most=10**9)]  # of steps, pixels or images
@@ -97,8 +117,8 @@ def check_fields(settings: object) -> None:
 
     Args:
         settings: A dataclass whose fields are dataclasses, ``bool``, ``int``, ``float``, ``str``, ``Path``,
-            ``tuple[str, ...]``, a ``Literal`` or None, or one of these with a ``Range`` or ``OneOf``. Fields
-            of other types are not checked. A ``float`` field accepts an ``int``.
+            ``tuple[str, ...]``, a ``Literal`` or None, or one of these with a ``Range``, ``OneOf`` or
+            ``SomeOf``. Fields of other types are not checked. A ``float`` field accepts an ``int``.
 
     Raises:
         ConfigError: The message names the field, what it accepts, and what it got.
@@ -196,6 +216,8 @@ def _words(kind: Any) -> str:
     return f"one of {get_args(kind)}" if get_origin(kind) is Literal else WORDS[kind]
 
 
+LossName = Literal["bce", "hinge", "wasserstein", "relativistic"]
+Augmentations = Annotated[str, SomeOf(("color", "translation", "cutout"))]
 Prior = Literal["normal", "uniform"]
 PRIORS = get_args(Prior)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -224,6 +246,7 @@ class DataConfig(Checked):
         center_crop: Side of the centre square to keep, in pixels of the file. Default: the largest.
         max_images: Use N images, a random sample in which classes keep their shares. Default: all; for faces,
             how many to draw, 20000.
+        mirror: In training, flip half of the images left to right, drawn anew in each epoch.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range.
@@ -234,6 +257,12 @@ class DataConfig(Checked):
     channels: Channels | None = None
     center_crop: Size | None = None
     max_images: Size | None = None
+    mirror: bool = False
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """The options of ``datasets.load``, by name."""
+        return {name: value for name, value in vars(self).items() if name not in ("data", "mirror")}
 
 
 @dataclass(frozen=True)
@@ -280,9 +309,18 @@ class TrainConfig(Checked):
         compile: Compile both networks with torch.compile, which takes up to a minute at the start.
         sync_batch_norm: Under torchrun, on GPUs: compute batch norm over the whole batch, not over each
             process's part.
+        loss: Loss of both players: bce (binary cross-entropy, non-saturating), hinge, wasserstein, or
+            relativistic (on pairs of a real and a generated image).
+        gradient_penalty: Weight of WGAN-GP's penalty, which pulls the slope of D between real and generated
+            images to 1; 10 in its paper, 0: none. The penalties need a D without batch norm.
+        r1: Weight (gamma) of the penalty gamma/2 |grad D|^2 on real images; 0: none.
+        r2: The same on generated images.
+        d_steps: Steps of D for each step of G, each with a new batch and new z; 5 for WGAN-GP.
+        augment: Differentiable augmentation of all images that D sees, for small datasets: none, or one or
+            more of color, translation and cutout, joined by commas.
 
     Raises:
-        ConfigError: A value has the wrong type or is out of range.
+        ConfigError: A value has the wrong type or is out of range, or ``compile`` is set with a penalty.
     """
 
     batch_size: Count = 128
@@ -300,6 +338,19 @@ class TrainConfig(Checked):
     fast: bool = True
     compile: bool = False
     sync_batch_norm: bool = False
+    loss: LossName = "bce"
+    gradient_penalty: NotNegative = 0.0
+    r1: NotNegative = 0.0
+    r2: NotNegative = 0.0
+    d_steps: Annotated[int, Range(1, below=1001)] = 1
+    augment: Augmentations = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compile and (self.gradient_penalty or self.r1 or self.r2):
+            raise ConfigError(
+                "compile must be False with gradient_penalty, r1 or r2, which need second derivatives"
+            )
 
 
 @dataclass(frozen=True)
@@ -314,6 +365,8 @@ class RunConfig(Checked):
         epochs: Length in passes over the images, instead of steps.
         checkpoint_every: Steps between two checkpoints.
         sample_every: Steps between two sample grids. Default: about 60 grids in all.
+        init_from: Start from the weights of this run, a folder or the name of a stored one: G's, and D's if
+            it kept them. The networks must be the same.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range, or both steps and epochs are given.
@@ -326,6 +379,7 @@ class RunConfig(Checked):
     epochs: Size | None = None
     checkpoint_every: Size = 500
     sample_every: Size | None = None
+    init_from: str | Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

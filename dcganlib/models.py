@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from dcganlib.layers import Chain
+from dcganlib.layers import AnyLayer, Chain, ResidualBlock, spectral_norms
 from dcganlib.layers import Layer as Layer  # part of this module's interface
+from dcganlib.layers import Residual as Residual
 from dcganlib.runtime.checks import check_integers
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -49,7 +51,7 @@ class Generator(Chain):
         latent_dim: int = 100,
         *,
         num_classes: int = 0,
-        layers: Sequence[Layer] | None = None,
+        layers: Sequence[AnyLayer] | None = None,
     ) -> None:
         image_size, channels, base_channels, latent_dim = check_integers(
             image_size=image_size, channels=channels, base_channels=base_channels, latent_dim=latent_dim
@@ -94,7 +96,7 @@ class Discriminator(Chain):
         base_channels: int = 64,
         *,
         num_classes: int = 0,
-        layers: Sequence[Layer] | None = None,
+        layers: Sequence[AnyLayer] | None = None,
     ) -> None:
         image_size, channels, base_channels = check_integers(
             image_size=image_size, channels=channels, base_channels=base_channels
@@ -152,7 +154,7 @@ def generator_layers(image_size: int, channels: int, base_channels: int) -> list
         Radford et al. 2016, section 3; kernel 4, as in the authors' later code, is a multiple of the stride
         and so avoids checkerboard artefacts (Odena et al. 2016).
     """
-    sizes = _halvings(image_size)[::-1]  # such as [4, 8, 16, 32, 64]
+    sizes = halvings(image_size)[::-1]  # such as [4, 8, 16, 32, 64]
     widths = [base_channels * 2**i for i in reversed(range(len(sizes) - 1))]
     layers = [Layer(widths[0], kernel=sizes[0], stride=1, padding=0)]
     layers += [Layer(width, kernel=_kernel(size)) for width, size in zip(widths[1:], sizes[1:], strict=False)]
@@ -175,7 +177,7 @@ def discriminator_layers(image_size: int, base_channels: int) -> list[Layer]:
     Source:
         Radford et al. 2016, sections 3 and 4.
     """
-    sizes = _halvings(image_size)  # such as [64, 32, 16, 8, 4]
+    sizes = halvings(image_size)  # such as [64, 32, 16, 8, 4]
     layers = [
         Layer(
             base_channels * 2**i, kernel=_kernel(size), activation="leaky_relu", norm="batch" if i else None
@@ -187,6 +189,8 @@ def discriminator_layers(image_size: int, base_channels: int) -> list[Layer]:
 
 def init_weights(network: Network, rng: torch.Generator | None = None) -> Network:
     """Redraw all weights: convolutions from N(0, 0.02^2), batch-norm gains from N(1, 0.02^2), the rest 0.
+
+    Residual blocks, which have no batch norm, have a law of their own: ``ResidualBlock.init_weights``.
 
     Args:
         network: Changed in place.
@@ -200,7 +204,8 @@ def init_weights(network: Network, rng: torch.Generator | None = None) -> Networ
         is silent.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        weighted = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+        if weighted and not parametrize.is_parametrized(module):  # those with spectral norm come last
             nn.init.normal_(module.weight, 0.0, 0.02, generator=rng)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.reset_running_stats()
@@ -209,6 +214,13 @@ def init_weights(network: Network, rng: torch.Generator | None = None) -> Networ
         bias = getattr(module, "bias", None)
         if bias is not None:
             nn.init.zeros_(bias)
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    for block in blocks:
+        block.init_weights(len(blocks), rng)
+    for norm, weight in spectral_norms(network):
+        nn.init.normal_(weight, 0.0, 0.02, generator=rng)
+        if not weight.is_meta:
+            norm.reset(weight, rng)
     return network
 
 
@@ -243,8 +255,12 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _halvings(image_size: int) -> list[int]:
-    """Sizes from the image down to 3 or 4 pixels, each half of the last, rounded up."""
+def halvings(image_size: int) -> list[int]:
+    """Sizes from the image down to 3 or 4 pixels, each half of the last, rounded up.
+
+    Raises:
+        ValueError: The image size is not from 16 to 256.
+    """
     if not 16 <= image_size <= 256:
         nearest = 16 if image_size < 16 else 256
         raise ValueError(

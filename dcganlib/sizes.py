@@ -141,11 +141,15 @@ def feature_sizes(size: Size, layers: Iterable[Any], *, transposed: bool = False
     """
     step: Callable[..., Any] = conv_transpose_out if transposed else conv_out
     names: list[str] = ["kernel", "stride", "padding", "dilation"] + ["output_padding"] * transposed
+    known = {*names, "output_padding"}
     sizes = [size]
     for position, layer in enumerate(layers, start=1):
-        options = layer if isinstance(layer, Mapping) else vars(layer)
-        unknown = set(options) - {*names, "output_padding"}
-        if unknown and isinstance(layer, Mapping):
+        options = (
+            layer
+            if isinstance(layer, Mapping)
+            else {n: getattr(layer, n) for n in known if hasattr(layer, n)}
+        )
+        if unknown := set(options) - known:
             raise ValueError(
                 f"layer {position} has an unknown option {sorted(unknown)[0]!r}; there are {names}"
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,23 +15,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from dcganlib.augmentation import Augmented
 from dcganlib.config import TrainConfig
 from dcganlib.datasets import Loader
 from dcganlib.latents import sample_z
-from dcganlib.losses import discriminator_loss, generator_loss
+from dcganlib.losses import LOSSES, Loss, Penalty, discriminator_loss, generator_loss, penalties
 from dcganlib.models import Conditioned, Discriminator, Generator
 from dcganlib.runtime import distributed
 from dcganlib.runtime.device import UNSCALED, Amp, autocast, check_compiler, prepare_network, resolve
 from dcganlib.runtime.ema import calibrate, update_ema
 from dcganlib.runtime.interrupts import hold_interrupts
 from dcganlib.runtime.memory import explain_out_of_memory
-from dcganlib.runtime.optimizer import align_moments, linear_decay, make_adam
+from dcganlib.runtime.optimizer import align_moments, frozen, linear_decay, make_adam
 from dcganlib.runtime.randomness import fork_rng
 from dcganlib.runtime.step_metrics import StepMetrics as StepMetrics  # part of this module's interface
 from dcganlib.runtime.train_checks import check_length, check_loader, check_networks
 
-DLoss = Callable[[Tensor, Tensor], Tensor]  # of (real_logits, fake_logits)
-GLoss = Callable[[Tensor], Tensor]  # of (fake_logits,)
 FLOAT32 = Amp()
 
 
@@ -122,12 +120,7 @@ def init_state(
 
 
 def train(
-    state: TrainState,
-    loader: Loader,
-    steps: int | None = None,
-    *,
-    d_loss: DLoss = discriminator_loss,
-    g_loss: GLoss = generator_loss,
+    state: TrainState, loader: Loader, steps: int | None = None, *, loss: Loss | None = None
 ) -> Iterator[StepMetrics]:
     """Train both networks, one step at a time.
 
@@ -138,10 +131,10 @@ def train(
 
     Args:
         state: From ``init_state`` or ``checkpoint.load``; changed in place.
-        loader: From ``datasets.make_loader``, with labels for conditional networks. If ``state.step`` is
-            inside an epoch, training begins there.
+        loader: From ``datasets.make_loader``, with labels for conditional networks. A step takes the next
+            ``config.d_steps`` batches. If ``state.step`` is inside an epoch, training begins there.
         steps: Value of ``state.step`` at which to stop; never if absent.
-        d_loss, g_loss: Take (real_logits, fake_logits) and (fake_logits,); see ``losses``.
+        loss: In place of the one that ``config.loss`` names.
 
     Yields:
         A ``StepMetrics`` after each step.
@@ -151,7 +144,7 @@ def train(
         MemoryError: A step does not fit into the device's memory; the message says what to try.
 
     Source:
-        Goodfellow et al. 2014, algorithm 1, with one step of D for each step of G (k = 1).
+        Goodfellow et al. 2014, algorithm 1, whose k is ``config.d_steps``.
     """
     check_loader(loader, state.config, state.generator, state.discriminator)
     check_length(state.config, steps)
@@ -159,17 +152,14 @@ def train(
         raise ValueError("gradients are off: train outside of torch.no_grad() and torch.inference_mode()")
     for optimizer in (state.g_optimizer, state.d_optimizer):
         align_moments(optimizer)
+    batches = loader.stream(state.step, state.config.d_steps)
     while steps is None or state.step < steps:
-        epoch, done = divmod(state.step, len(loader))
-        for batch in loader.epoch(epoch, start=done):
-            real, labels = batch if isinstance(batch, tuple) else (batch, None)
-            with hold_interrupts() as interrupted, explain_out_of_memory(real):
-                record = train_step(state, real, labels, epoch=epoch + 1, d_loss=d_loss, g_loss=g_loss)
-            yield record
-            if interrupted:
-                raise KeyboardInterrupt
-            if state.step == steps:
-                return
+        epoch, real, labels = next(batches)
+        with hold_interrupts() as interrupted, explain_out_of_memory(real[: loader.share]):
+            record = train_step(state, real, labels, epoch=epoch + 1, loss=loss)
+        yield record
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 def train_step(
@@ -178,37 +168,47 @@ def train_step(
     labels: Tensor | None = None,
     *,
     epoch: int = 1,
-    d_loss: DLoss = discriminator_loss,
-    g_loss: GLoss = generator_loss,
+    loss: Loss | None = None,
 ) -> StepMetrics:
     """Take one step: draw z, make fakes once, train D on real and fake, then G against the updated D.
 
+    Where ``config.d_steps`` is above 1, D takes that many steps, each with its own part of the images and
+    of z. G takes its step with the last part.
+
     Args:
         state: Changed in place.
-        real: float32 (N, C, H, W) in [-1, 1], on the networks' device; this process's share of the batch.
+        real: float32 (N, C, H, W) in [-1, 1], on the networks' device; this process's share of the batch, or
+            of ``config.d_steps`` batches.
         labels: int64 (N,), for conditional networks; the fakes are drawn with the same ones.
         epoch: For the record.
-        d_loss, g_loss: As in ``train``.
+        loss: In place of the one that ``config.loss`` names.
 
     Returns:
-        The step's record.
+        The step's record. ``d_loss`` is without penalties, and of D's last step.
     """
-    config, schedules = state.config, state.schedules
-    networks = [*(network.train() for network in state.ddp_modules), state.discriminator]
-    if labels is not None:
-        networks = [Conditioned(network, labels) for network in networks]
-    generator, discriminator, plain_d = networks  # the last without DDP, as G's half leaves D alone
+    config, schedules, loss = state.config, state.schedules, loss or LOSSES[state.config.loss]
     shape = len(real) * distributed.world_size(), state.generator.latent_dim  # all processes draw all of z
     z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)
     z = z[distributed.rank_slice(len(real))]
     d_amp, g_amp = (Amp(config.precision, scaler) for scaler in (state.d_scaler, state.g_scaler))
+    parts = [values.tensor_split(config.d_steps) for values in (z, real, real if labels is None else labels)]
     with fork_rng(state.rng, real.device):
-        with autocast(config.precision, real.device):
-            fake = generator(z)
-        d_value, *logits = discriminator_step(
-            discriminator, state.d_optimizer, real, fake, loss=d_loss, amp=d_amp
+        for left, (z, real, own) in zip(range(config.d_steps)[::-1], zip(*parts, strict=True), strict=True):
+            generator, discriminator, plain_d = _players(state, None if labels is None else own)
+            with autocast(config.precision, real.device), torch.set_grad_enabled(left == 0):
+                fake = generator(z)
+            d_value, *logits = discriminator_step(
+                discriminator,
+                state.d_optimizer,
+                real,
+                fake,
+                *penalties(config),
+                loss=loss.discriminator,
+                amp=d_amp,
+            )
+        g_value = generator_step(
+            plain_d, state.g_optimizer, fake, real if loss.paired else None, loss=loss.generator, amp=g_amp
         )
-        g_value = generator_step(plain_d, state.g_optimizer, fake, loss=g_loss, amp=g_amp)
     state.step += 1
     for schedule in schedules:
         schedule.step()
@@ -219,13 +219,23 @@ def train_step(
     return StepMetrics(state.step, epoch, metrics)
 
 
+def _players(state: TrainState, labels: Tensor | None) -> list[nn.Module]:
+    """G and D as a step calls them, and D without DDP, as G's half leaves D alone."""
+    players = [*(network.train() for network in state.ddp_modules), state.discriminator]
+    if labels is not None:
+        players = [Conditioned(network, labels) for network in players]
+    if state.config.augment != "none":
+        players[1:] = [Augmented(network, state.config.augment) for network in players[1:]]
+    return players
+
+
 def discriminator_step(
     discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     real: Tensor,
     fake: Tensor,
-    *,
-    loss: DLoss = discriminator_loss,
+    *terms: Penalty,
+    loss: Callable[[Tensor, Tensor], Tensor] = discriminator_loss,
     amp: Amp = FLOAT32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Update D once, to tell real from fake. G gets no gradient.
@@ -237,16 +247,18 @@ def discriminator_step(
         fake: Generated images, same shape; detached from G here.
         loss: Takes (real_logits, fake_logits).
         amp: Precision, and the scaler that it needs.
+        terms: Penalties; each takes (discriminator, real, fake). Their sum is added to the loss.
 
     Returns:
-        (loss, real_logits, fake_logits), all detached, from before the update.
+        (loss without penalties, real_logits, fake_logits), all detached, from before the update.
     """
     with autocast(amp.precision, real.device):
         # Two passes: batch norm must not mix the statistics of real and fake.
         real_logits, fake_logits = discriminator(real).float(), discriminator(fake.detach()).float()
     value = loss(real_logits, fake_logits)
+    penalized = sum((penalty(discriminator, real, fake) for penalty in terms), value)
     optimizer.zero_grad()
-    amp.scaler.scale(value).backward()
+    amp.scaler.scale(penalized).backward()
     amp.scaler.step(optimizer)
     amp.scaler.update()
     return value.detach(), real_logits.detach(), fake_logits.detach()
@@ -256,8 +268,9 @@ def generator_step(
     discriminator: nn.Module,
     optimizer: torch.optim.Optimizer,
     fake: Tensor,
+    real: Tensor | None = None,
     *,
-    loss: GLoss = generator_loss,
+    loss: Callable[..., Tensor] = generator_loss,
     amp: Amp = FLOAT32,
 ) -> Tensor:
     """Update G once, to fool D. D's weights do not change; in training mode its running statistics do.
@@ -266,31 +279,19 @@ def generator_step(
         discriminator: Maps images to logits.
         optimizer: Of G's parameters.
         fake: G's images with their graph, (N, C, H, W) in [-1, 1].
-        loss: Takes (fake_logits,).
+        real: Real images for a paired loss, same shape.
+        loss: Takes (fake_logits,), or (fake_logits, real_logits) if there are real images.
         amp: Precision, and the scaler that it needs.
 
     Returns:
         The loss, detached, from before the update.
     """
-    with _frozen(discriminator):  # D's own gradients would be thrown away: do not compute them
+    with frozen(discriminator):  # D's own gradients would be thrown away: do not compute them
         with autocast(amp.precision, fake.device):
-            fake_logits = discriminator(fake).float()
-        value = loss(fake_logits)
+            logits = [discriminator(images).float() for images in (fake, real) if images is not None]
+        value = loss(*logits)
         optimizer.zero_grad()
         amp.scaler.scale(value).backward()
     amp.scaler.step(optimizer)
     amp.scaler.update()
     return value.detach()
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Keep the parameters out of the graph."""
-    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in free:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in free:
-            parameter.requires_grad_(True)

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
+from dcganlib.layers import AnyLayer
 from dcganlib.models import (
     Discriminator,
     Generator,
     Layer,
+    Residual,
     discriminator_layers,
     generator_layers,
+    halvings,
     init_weights,
 )
 from dcganlib.runtime.checks import check_integers
@@ -37,7 +40,7 @@ class Architecture:
     image_size: int
     channels: int
     base_channels: int
-    layers: Callable[[int, int, int], tuple[list[Layer], list[Layer]]]
+    layers: Callable[[int, int, int], tuple[list[AnyLayer], list[AnyLayer]]]
     num_classes: int = 0
     any_size: bool = False
     latent_dim: int = 100
@@ -167,6 +170,48 @@ def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer
     return generator, discriminator
 
 
+def _spectral(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The standard chain with spectral norm on all of D's layers in place of batch norm."""
+    return _with_spectral_norm(*_dcgan(image_size, channels, base_channels))
+
+
+def _spectral_28(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """The same of "dcgan-28"."""
+    return _with_spectral_norm(*_dcgan_28(image_size, channels, base_channels))
+
+
+def _with_spectral_norm(g_layers: list[Layer], d_layers: list[Layer]) -> tuple[list[Layer], list[Layer]]:
+    return g_layers, [replace(layer, norm="spectral", bias=True) for layer in d_layers]
+
+
+def _resnet(image_size: int, channels: int, base_channels: int) -> tuple[list[AnyLayer], list[AnyLayer]]:
+    """Residual blocks between the sizes of the standard chain."""
+    return _residual_chain(halvings(image_size)[::-1], channels, base_channels)
+
+
+def _resnet_28(image_size: int, channels: int, base_channels: int) -> tuple[list[AnyLayer], list[AnyLayer]]:
+    """Residual blocks between the sizes of "dcgan-28"."""
+    return _residual_chain([7, 14, 28], channels, base_channels)
+
+
+def _residual_chain(
+    sizes: list[int], channels: int, base_channels: int
+) -> tuple[list[AnyLayer], list[AnyLayer]]:
+    """A block a doubling in G, its mirror image in D; widths double as the sizes halve."""
+    widths = [base_channels * 2**i for i in reversed(range(len(sizes) - 1))] + [max(1, base_channels // 2)]
+    plain: dict[str, Any] = {"stride": 1, "norm": None, "bias": True}
+    whole: dict[str, Any] = {**plain, "kernel": sizes[0], "padding": 0, "activation": None}
+    up = [
+        Residual(width, stride=2, output_padding=larger - (2 * smaller - 1))
+        for width, smaller, larger in zip(widths[1:], sizes, sizes[1:], strict=False)
+    ]
+    down = [Residual(width, stride=2) for width in reversed(widths[:-1])]
+    return (
+        [Layer(widths[0], **whole), *up, Layer(channels, kernel=3, activation="tanh", **plain)],
+        [Layer(widths[-1], kernel=3, activation=None, **plain), *down, Layer(1, **whole)],
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "dcgan": Architecture(
         "the standard chain, 64 wide, for any image size from 16 to 256", 64, 3, 64, _dcgan, any_size=True
@@ -185,6 +230,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         64,
         _paper_mnist,
         num_classes=10,
+    ),
+    "dcgan-28-spectral": Architecture("dcgan-28 with spectral norm in D", 28, 1, 64, _spectral_28),
+    "dcgan-spectral": Architecture("dcgan with spectral norm in D", 64, 3, 64, _spectral, any_size=True),
+    "resnet-28": Architecture(
+        "residual blocks without normalisation, as costly as dcgan-28", 28, 1, 64, _resnet_28
+    ),
+    "resnet": Architecture(
+        "residual blocks without normalisation, as costly as dcgan", 64, 3, 48, _resnet, any_size=True
     ),
     "gan-28": Architecture("no convolution: a GAN of dense layers, to compare with", 28, 1, 64, _gan),
     "flux-mnist": Architecture("the Flux tutorial, as published", 28, 1, 64, _flux),

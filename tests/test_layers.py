@@ -18,6 +18,7 @@ ORDER = [
     "sizes",
     "losses",
     "latents",
+    "augmentation",
     *("runtime.cpu_layers", "runtime.files", "runtime.memory", "runtime.interrupts"),
     *("runtime.distributed", "runtime.device", "runtime.randomness", "runtime.optimizer"),
     *("datasets.messages", "datasets.image_dataset", "datasets.registry", "datasets.image_files"),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from dcganlib.__main__ import main
 from dcganlib.config import SampleConfig, TrainConfig
 from dcganlib.datasets import make_loader
 from dcganlib.latents import sample_z
-from dcganlib.losses import discriminator_loss, generator_loss
+from dcganlib.losses import LOSSES, Loss, discriminator_loss, generator_loss
 from dcganlib.runs import context, preflight, report, session
 from dcganlib.runtime import checkpoint, files
 from dcganlib.runtime.step_metrics import check_finite
@@ -88,7 +89,7 @@ def in_the_middle(monkeypatch):
                     event()
             return discriminator_loss(real_logits, fake_logits)
 
-        monkeypatch.setattr(session, "train", partial(train.train, d_loss=d_loss))
+        monkeypatch.setattr(session, "train", partial(train.train, loss=Loss("", d_loss, generator_loss)))
 
     return arrange
 
@@ -466,11 +467,11 @@ def test_a_run_in_another_thread_needs_no_signals(new_run):
         assert len(runs.read(pool.submit(new_run, steps=2).result()).history) == 2
 
 
-@pytest.mark.parametrize("player", ["d_loss", "g_loss"])
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
 def test_an_interrupted_kernel_leaves_whole_steps_in_models_and_history(begin, player):
     (state, loader), (other, _) = begin(ema=0.9), begin(ema=0.9)
     calls, history = [], []
-    usual = {"d_loss": discriminator_loss, "g_loss": generator_loss}[player]
+    usual = getattr(LOSSES["bce"], player)
 
     def interrupted(*logits):
         calls.append(1)
@@ -479,7 +480,7 @@ def test_an_interrupted_kernel_leaves_whole_steps_in_models_and_history(begin, p
         return usual(*logits)
 
     def cell():
-        for record in train.train(state, loader, 9, **{player: interrupted}):
+        for record in train.train(state, loader, 9, loss=replace(LOSSES["bce"], **{player: interrupted})):
             history.append(record.as_dict())
 
     with pytest.raises(KeyboardInterrupt):
@@ -502,7 +503,7 @@ def test_a_second_interrupt_breaks_off_with_the_state_as_documented(begin):
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        next(train.train(state, loader, g_loss=twice))
+        next(train.train(state, loader, loss=Loss("", discriminator_loss, twice)))
     assert state.step == 2
     assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
     assert torch.equal(torch.get_rng_state(), randomness)
@@ -519,7 +520,7 @@ def test_a_callers_own_handler_is_left_alone(begin):
         signal.raise_signal(signal.SIGINT)
         return generator_loss(logits)
 
-    assert len(list(train.train(state, loader, 2, g_loss=poked))) == 2
+    assert len(list(train.train(state, loader, 2, loss=Loss("", discriminator_loss, poked)))) == 2
     assert caught == [signal.SIGINT] * 2
 
 
@@ -538,17 +539,18 @@ def broken_at(step, loss, value=float("nan")):
 
 
 @pytest.mark.parametrize(
-    ("losses", "words"),
+    ("changes", "words"),
     [
-        ({"d_loss": broken_at(6, discriminator_loss)}, "d_loss is nan at step 6: .*loss function"),
-        ({"g_loss": broken_at(6, generator_loss)}, "g_loss is nan at step 6: .*loss function"),
-        ({"d_loss": broken_at(6, discriminator_loss, float("inf"))}, "d_loss is inf at step 6"),
+        ({"discriminator": broken_at(6, discriminator_loss)}, "d_loss is nan at step 6: .*loss function"),
+        ({"generator": broken_at(6, generator_loss)}, "g_loss is nan at step 6: .*loss function"),
+        ({"discriminator": broken_at(6, discriminator_loss, float("inf"))}, "d_loss is inf at step 6"),
     ],
 )
 def test_a_lost_loss_stops_the_run_at_its_step_and_keeps_the_last_finite_checkpoint(
-    new_run, tmp_path, monkeypatch, losses, words
+    new_run, tmp_path, monkeypatch, changes, words
 ):
-    monkeypatch.setattr(session, "train", partial(train.train, **losses))
+    loss = replace(LOSSES["bce"], **changes)
+    monkeypatch.setattr(session, "train", partial(train.train, loss=loss))
     with pytest.raises(FloatingPointError, match=words):
         new_run(steps=12)
     state, _ = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
@@ -948,27 +950,29 @@ def test_running_out_of_memory_names_batch_and_image_and_a_batch_to_try(begin, m
     state, loader = begin()
     words = r"batch_size 4 of images \(1, 16, 16\) does not fit into the memory of cpu: try batch_size 2"
     with pytest.raises(MemoryError, match=words):
-        next(train.train(state, loader, d_loss=no_memory))
+        next(train.train(state, loader, loss=Loss("", no_memory, generator_loss)))
 
     def no_gpu_memory(*logits):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     with pytest.raises(MemoryError, match=words):
-        next(train.train(state, loader, g_loss=no_gpu_memory))
+        next(train.train(state, loader, loss=Loss("", discriminator_loss, no_gpu_memory)))
     assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
     assert state.step == 0
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(begin):
     state, loader = begin()
+    wrong = Loss("", lambda real, fake: real @ torch.ones(7), generator_loss)
     with pytest.raises(RuntimeError, match="size"):
-        next(train.train(state, loader, d_loss=lambda real, fake: real @ torch.ones(7)))
+        next(train.train(state, loader, loss=wrong))
 
 
 def test_with_one_image_a_smaller_network_is_advised(tiny_pair, tiny_images):
     state = train.init_state(*tiny_pair(), TrainConfig(batch_size=1))
+    loader, loss = make_loader(tiny_images, 1), Loss("", no_memory, generator_loss)
     with pytest.raises(MemoryError, match="try smaller images or base_channels"):
-        next(train.train(state, make_loader(tiny_images, 1), d_loss=no_memory))
+        next(train.train(state, loader, loss=loss))
 
 
 # 14. Another architecture, an older format

@@ -67,7 +67,7 @@ def test_the_tutorials_loop_moves_the_weights_as_train_does(tiny_pair, tiny_imag
     def summed(real, fake):
         return losses.discriminator_loss(real, fake, reduction="sum")
 
-    records = list(train.train(state, loader, 4, d_loss=summed))
+    records = list(train.train(state, loader, 4, loss=losses.Loss("", summed, losses.generator_loss)))
     before = [weights(network) for network in plain]
     batches = datasets.make_loader(tiny_images, 5, rng=rng(0)).epoch(0)
     found = list(speed.plain_steps(*plain, batches, noise=noise()))

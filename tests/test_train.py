@@ -19,7 +19,7 @@ from dcganlib import train as training
 from dcganlib.config import TrainConfig
 from dcganlib.datasets import ImageDataset, make_loader
 from dcganlib.latents import sample_z
-from dcganlib.losses import discriminator_loss, minimax_generator_loss
+from dcganlib.losses import Loss, discriminator_loss, generator_loss, minimax_generator_loss
 from dcganlib.models import Conditioned, Discriminator, Generator, Layer, generate
 from dcganlib.runtime import cpu_layers, device
 from dcganlib.runtime.device import pick_device, resolve
@@ -76,7 +76,7 @@ def test_every_field_refuses_values_of_other_types_and_says_what_it_takes(name):
     """A checkpoint would hold them, and could not be loaded; or they would mean their opposite."""
     kind = type(getattr(TrainConfig(), name))
     words = {int: "a whole number|from .* to below", float: "a number|above 0|at least 0|from .* to below"}
-    words |= {bool: "True or False", str: r"one of \("}
+    words |= {bool: "True or False", str: r"one of \(|a text|none, or one or more of"}
     for value in FAULTY[kind]:
         shown = SHOWN.get(type(value)) or repr(value)
         with pytest.raises(ValueError, match=f"{name} must be ({words[kind]}).*, got {re.escape(shown)}$"):
@@ -393,8 +393,8 @@ def by_hand(state, batches, *, uniform=False, total=False):
 )
 def test_training_equals_the_loop_written_by_hand(begin, name, options, sum_losses):
     (ours, loader), (other, _) = begin(name=name, **options), begin(name=name, **options)
-    loss = {"d_loss": partial(discriminator_loss, reduction="sum")} if sum_losses else {}
-    records = list(train(ours, loader, 4, **loss))
+    summed = Loss("", partial(discriminator_loss, reduction="sum"), generator_loss)
+    records = list(train(ours, loader, 4, loss=summed if sum_losses else None))
     with torch.random.fork_rng():
         expected = by_hand(other, islice(loader.epoch(0), 4), uniform="prior" in options, total=sum_losses)
     actual = torch.tensor([[r.d_loss, r.g_loss, r.d_real, r.d_fake] for r in records])
@@ -408,7 +408,7 @@ def test_training_equals_the_loop_written_by_hand(begin, name, options, sum_loss
 def test_the_loss_of_g_is_the_one_that_was_given(begin):
     (state, loader), (other, _) = begin(), begin()
     (usual,) = train(state, loader, 1)
-    (minimax,) = train(other, loader, 1, g_loss=minimax_generator_loss)
+    (minimax,) = train(other, loader, 1, loss=Loss("", discriminator_loss, minimax_generator_loss))
     # Up to G's update both runs are the same, so the two values speak of the same logits near 0.
     assert minimax.d_loss == usual.d_loss
     assert usual.g_loss == pytest.approx(0.693, abs=0.1)
@@ -424,7 +424,7 @@ def test_a_record_tells_what_the_logits_were(begin):
         seen.append((real_logits.detach(), fake_logits.detach()))
         return discriminator_loss(real_logits, fake_logits)
 
-    (record,) = train(state, loader, 1, d_loss=watch)
+    (record,) = train(state, loader, 1, loss=Loss("", watch, generator_loss))
     real_logits, fake_logits = seen[0]
     assert record.d_real == pytest.approx((1 / (1 + torch.exp(-real_logits))).mean().item(), rel=1e-6)
     assert record.d_fake == pytest.approx((1 / (1 + torch.exp(-fake_logits))).mean().item(), rel=1e-6)
@@ -727,7 +727,8 @@ def test_the_learning_rates_stay_and_then_fall_in_a_straight_line_to_nothing(beg
 
 def test_the_learning_rates_fall_without_a_warning_where_float16_skips_the_first_update(begin):
     state, loader = begin(precision="float16", fast=False, g_lr=0.1, decay_start=0, decay_steps=4)
-    list(train(state, loader, 1, d_loss=lambda real, fake: discriminator_loss(real, fake) * 1e38))
+    huge = Loss("", lambda real, fake: discriminator_loss(real, fake) * 1e38, generator_loss)
+    list(train(state, loader, 1, loss=huge))
     assert state.g_optimizer.param_groups[0]["lr"] == pytest.approx(0.075)
 
 
@@ -810,7 +811,7 @@ def test_float16_skips_a_step_whose_gradients_overflow(begin):
     def d_loss(real_logits, fake_logits):
         return discriminator_loss(real_logits, fake_logits) * 1e38  # the gradients are beyond all numbers
 
-    list(train(state, loader, 1, d_loss=d_loss))
+    list(train(state, loader, 1, loss=Loss("", d_loss, generator_loss)))
     assert same(parameters(state.discriminator), before)
     assert state.d_scaler.get_scale() == scale / 2
     list(train(state, loader, 2))
@@ -861,7 +862,7 @@ def test_bfloat16_losses_are_computed_in_float32(begin):
         kinds.append((real_logits.dtype, fake_logits.dtype))
         return discriminator_loss(real_logits, fake_logits)
 
-    list(train(state, loader, 1, d_loss=d_loss))
+    list(train(state, loader, 1, loss=Loss("", d_loss, generator_loss)))
     assert kinds == [(torch.float32, torch.float32)]
 
 

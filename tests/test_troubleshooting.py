@@ -35,6 +35,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "t must be a number or a 1-D tensor of positions, got shape …": PROGRAMMER,
     "… is empty: expected at least one logit, got shape …": PROGRAMMER,
     "reduction must be 'mean' or 'sum', got …": PROGRAMMER,
+    "a paired loss needs as many real as fake logits, got …": PROGRAMMER,
     "expected an int or a (height, width) pair, got …": PROGRAMMER,
     "names must be different, and at least one, got …": PROGRAMMER,
     "the strips must add up to … x … pixels": PROGRAMMER,

@@ -6,7 +6,7 @@ device. No image passes through Python during training.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ class Loader:
     epoch k depends only on the seed and on k, so a run can be resumed in the middle of an epoch. If there are
     labels, a batch is a pair (images, labels). In a process group all ranks have the same order, and each
     takes its own ``share`` images of every batch.
+
+    Attributes:
+        mirror: Whether each image is flipped left to right with probability 1/2, anew in each epoch; False
+            unless set.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Loader:
         self.images, self.batch_size, self.seed, self.drop_last = images, batch_size, seed, drop_last
         self.labels, self.device = labels, device or images.device
         self.share = distributed.per_rank_batch_size(batch_size)
+        self.mirror = False
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -65,12 +70,38 @@ class Loader:
         """Batches of epoch ``index`` (from 0), from batch ``start`` on: float32 (B, C, H, W) in [-1, 1]."""
         rng = torch.Generator().manual_seed(self.seed + index)
         order = torch.randperm(len(self.images), generator=rng, device="cpu").to(self.images.device)
+        if self.mirror:
+            flipped = torch.rand(len(order), generator=rng, device="cpu").to(order.device) < 0.5
         for batch in range(start, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][
                 distributed.rank_slice(self.share)
             ]
             real = to_float(self.images[chosen].to(self.device))
+            if self.mirror:
+                real = torch.where(flipped[chosen, None, None, None].to(real.device), real.flip(3), real)
             yield real if self.labels is None else (real, self.labels[chosen].to(self.device))
+
+    def stream(self, start: int = 0, count: int = 1) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Endless groups of ``count`` batches, from group ``start`` on: (epoch from 0, images, labels).
+
+        A group may reach into the next epoch. Its images are (count B, C, H, W), its epoch that of the first.
+        """
+        epoch, done = divmod(start * count, len(self))
+        group: list[tuple[int, Tensor, Tensor | None]] = []
+        while True:
+            for batch in self.epoch(epoch, start=done):
+                real, labels = batch if isinstance(batch, tuple) else (batch, None)
+                group.append((epoch, real, labels))
+                if len(group) == count:
+                    first, images, names = zip(*group, strict=True)
+                    group = []
+                    yield first[0], _joined(images), None if labels is None else _joined(names)
+            epoch, done = epoch + 1, 0
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors in a row as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
 def make_loader(

@@ -175,7 +175,7 @@ def load_data(config: RunConfig, root: str | Path | None = None, **changes: Any)
         FileNotFoundError: The images were moved or deleted.
         ValueError: Their classes differ from those that the run was trained on.
     """
-    asked = {name: value for name, value in vars(config.data).items() if name != "data"} | changes
+    asked = config.data.load_options | changes
     if not isinstance(config, ResolvedRunConfig):
         return datasets.load(config.data.data, root=root, **asked)
     if not datasets.is_named(config.data.data) and not Path(config.data.data).exists():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dcganlib.config import TrainConfig
-from dcganlib.models import Discriminator, Generator, Layer
+from dcganlib.models import Discriminator, Generator, Layer, Residual
 from dcganlib.runtime.device import check_compiler
 from dcganlib.runtime.files import refuse_web_page, write_bytes
 from dcganlib.runtime.optimizer import load_moments
@@ -257,7 +257,12 @@ def _describe(network: Generator | Discriminator) -> dict[str, Any]:
 def _arguments(description: dict[str, Any]) -> dict[str, Any]:
     renamed = {"classes": "num_classes"}  # before version 0.3
     description = {renamed.get(name, name): value for name, value in description.items()}
-    return description | {"layers": [Layer(**_renamed_layer(layer)) for layer in description["layers"]]}
+    return description | {"layers": [_layer(one) for one in description["layers"]]}
+
+
+def _layer(description: dict[str, Any]) -> Layer | Residual:
+    kind = Layer if "kernel" in description else Residual  # whose kernel is always 3
+    return kind(**_renamed_layer(description))
 
 
 def _renamed_layer(layer: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
 
 from dcganlib.config import Prior
 from dcganlib.latents import sample_z
+from dcganlib.layers import spectral_norms
 from dcganlib.models import Conditioned, Generator
 from dcganlib.runtime.randomness import fork_rng
 
@@ -35,7 +36,7 @@ def update_ema(ema_model: Generator, generator: Generator, decay: float, step: i
 
 @torch.inference_mode(False)
 def calibrate(generator: Generator, prior: Prior = "normal") -> None:
-    """Measure the statistics of G's batch norms anew, because averaged weights need their own.
+    """Measure the statistics of G's batch norms and spectral norms anew, as averaged weights need their own.
 
     Averaged running statistics fit no network: early in a run, samples drawn with them are much worse. The
     latents are seeded, so the same weights always get the same statistics.
@@ -54,4 +55,6 @@ def calibrate(generator: Generator, prior: Prior = "normal") -> None:
     labels = torch.arange(size, device=device) % generator.num_classes if generator.num_classes else None
     network = generator if labels is None else Conditioned(generator, labels).train(generator.training)
     with fork_rng(rng, device):
+        for norm, weight in spectral_norms(generator):
+            norm.reset(weight)
         update_bn(z.split(size), network)

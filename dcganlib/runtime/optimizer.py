@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,6 +41,19 @@ def linear_decay(optimizer: torch.optim.Optimizer, lr: float, config: TrainConfi
         group["initial_lr"] = lr
     vars(optimizer)["_opt_called"] = True  # else torch warns where float16 skips the very first update
     return LambdaLR(optimizer, lambda done: min(1.0, max(0.0, 1 - (done - start) / length)), step - 1)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Keep a network's parameters out of the graph for the duration, so that they get no gradient."""
+    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in free:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in free:
+            parameter.requires_grad_(True)
 
 
 def align_moments(optimizer: torch.optim.Optimizer) -> None:

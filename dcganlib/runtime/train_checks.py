@@ -128,7 +128,7 @@ def _check_smallest_batch(loader: Loader, networks: tuple[Generator, Discriminat
         return
     for network in networks:
         for layer, pixels in zip(network.layers, network.sizes[1:], strict=True):
-            if layer.norm == "batch1d" or (layer.norm is not None and pixels == 1):
+            if layer.norm == "batch1d" or (layer.norm == "batch" and pixels == 1):
                 advice = "use a larger one" if size == 1 else "use another batch_size, or drop_last=True"
                 raise ValueError(
                     f"batch_size {size} on {count} images makes a batch of 1, and batch norm over single "

@@ -249,6 +249,8 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def reset(self, weight: Tensor, rng: torch.Generator | None = None) -> None:
         """Estimate the singular value of a new weight, from a random start."""
+        if weight.is_meta:
+            return
         nn.init.normal_(self.v, generator=rng)
         for _ in range(POWER_STEPS):
             self._improve(weight.movedim(self.dim, 0).flatten(1))
@@ -260,7 +262,7 @@ class SpectralNorm(nn.Module):
         self.v = nn.functional.normalize(self.u @ matrix, dim=0)
 
 
-def spectral_norms(network: nn.Module) -> list[tuple[SpectralNorm, nn.Parameter]]:
+def spectral_norms(network: nn.Module) -> list[tuple[SpectralNorm, Tensor]]:
     """The spectral norms in a network, each with the weight that it divides."""
     found = [one for one in network.modules() if isinstance(one, parametrize.ParametrizationList)]
     return [(one[0], one.original) for one in found if isinstance(one[0], SpectralNorm)]
@@ -280,10 +282,9 @@ def _block(convolution: type[nn.Module], in_channels: int, layer: AnyLayer, size
         units = nn.BatchNorm1d(layer.channels * size * size, affine=layer.affine, **dtype)
         block.extend([nn.Flatten(), units, nn.Unflatten(1, shape)])
     elif layer.norm == "spectral":
-        weight, dim = block[0].weight, int(convolution is nn.ConvTranspose2d)
-        norm = SpectralNorm(weight.shape, dim)
-        if not weight.is_meta:
-            norm.reset(weight)
+        weight = block[0].get_parameter("weight")
+        norm = SpectralNorm(weight.shape, dim=int(convolution is nn.ConvTranspose2d))
+        norm.reset(weight)
         parametrize.register_parametrization(block[0], "weight", norm, unsafe=True)
     elif layer.norm is not None:
         block.append(nn.BatchNorm2d(layer.channels, affine=layer.affine, **dtype))

@@ -204,9 +204,9 @@ def init_weights(network: Network, rng: torch.Generator | None = None) -> Networ
         is silent.
     """
     for module in network.modules():
-        weighted = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-        if weighted and not parametrize.is_parametrized(module):  # those with spectral norm come last
-            nn.init.normal_(module.weight, 0.0, 0.02, generator=rng)
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            if not parametrize.is_parametrized(module):  # those with spectral norm come last
+                nn.init.normal_(module.weight, 0.0, 0.02, generator=rng)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.reset_running_stats()
             if module.affine:
@@ -219,8 +219,7 @@ def init_weights(network: Network, rng: torch.Generator | None = None) -> Networ
         block.init_weights(len(blocks), rng)
     for norm, weight in spectral_norms(network):
         nn.init.normal_(weight, 0.0, 0.02, generator=rng)
-        if not weight.is_meta:
-            norm.reset(weight, rng)
+        norm.reset(weight, rng)
     return network
 
 

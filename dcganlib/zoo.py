@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class Architecture:
     image_size: int
     channels: int
     base_channels: int
-    layers: Callable[[int, int, int], tuple[list[AnyLayer], list[AnyLayer]]]
+    layers: Callable[[int, int, int], tuple[Sequence[AnyLayer], Sequence[AnyLayer]]]
     num_classes: int = 0
     any_size: bool = False
     latent_dim: int = 100

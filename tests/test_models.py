@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dcganlib import datasets, models, sizes, zoo
+from dcganlib.layers import ResidualBlock, spectral_norms
 from dcganlib.models import Discriminator, Generator, Layer, generate, init_weights
 from dcganlib.runs import preflight
 from dcganlib.runtime import memory
@@ -21,6 +22,8 @@ from dcganlib.zoo import ARCHITECTURES, build
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 STANDARD = ("dcgan", "dcgan-28", "dcgan-64", "dcgan-paper")
+SPECTRAL, RESIDUAL = ("dcgan-spectral", "dcgan-28-spectral"), ("resnet", "resnet-28")
+ANY_SIZE = {name for name, known in ARCHITECTURES.items() if known.any_size}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,14 @@ def narrow(tiny_pair):
 
 def leaves(network):
     return [module for module in network.modules() if not list(module.children())]
+
+
+def plain_leaves(network):
+    """Those outside of residual blocks, whose weights have another law."""
+    inside = {
+        id(one) for block in network.modules() if isinstance(block, ResidualBlock) for one in leaves(block)
+    }
+    return [module for module in leaves(network) if id(module) not in inside]
 
 
 def blocks(network):
@@ -292,15 +303,39 @@ def test_dropout_and_leak_of_the_discriminators(narrow, name, shares, slopes):
     assert not any(isinstance(module, (nn.Dropout, nn.LeakyReLU)) for module in leaves(generator))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in RESIDUAL])
 def test_the_generator_has_relu_inside_and_tanh_at_the_end(narrow, name):
     ends = [type(block[-1]) for block in blocks(narrow[name][0])]
     assert ends == [nn.ReLU] * (len(ends) - 1) + [nn.Tanh]
 
 
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_a_residual_pair_has_its_blocks_between_two_layers_and_no_batch_norm(narrow, name):
+    generator, discriminator = narrow[name]
+    for network in narrow[name]:
+        first, *inner, last = blocks(network)
+        assert [type(module) for block in inner for module in block] == [ResidualBlock] * len(inner)
+        assert not any(has_norm(network))
+        assert isinstance(first[0], CONVOLUTIONS)
+        assert isinstance(last[0], CONVOLUTIONS)
+    assert type(blocks(generator)[-1][-1]) is nn.Tanh
+    assert generator.sizes[1:-1] == discriminator.sizes[1:-1][::-1]
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_a_spectral_pair_has_no_batch_norm_in_d_and_the_usual_generator(narrow, name):
+    generator, discriminator = narrow[name]
+    assert not any(has_norm(discriminator))
+    assert len(spectral_norms(discriminator)) == len(discriminator.blocks)
+    assert spectral_norms(generator) == []
+    own = ARCHITECTURES[name.removesuffix("-spectral")].layers(generator.image_size, generator.channels, 4)
+    assert generator.layers == tuple(own[0])
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_discriminator_ends_in_a_bare_convolution(narrow, name):
-    assert [type(module) for module in blocks(narrow[name][1])[-1]] == [nn.Conv2d]
+    (last,) = blocks(narrow[name][1])[-1]
+    assert isinstance(last, nn.Conv2d)
 
 
 def test_dropout_works_in_training_and_rests_in_evaluation(narrow, rng):
@@ -334,7 +369,9 @@ def test_only_the_discriminator_of_the_celeba_post_is_blind_to_the_last_six_pixe
 def test_weights_are_drawn_as_the_paper_has_them(full):
     for name, pair in full.items():
         for network in pair:
-            for module in leaves(network):
+            for _, weight in spectral_norms(network):
+                assert weight.std().item() == pytest.approx(0.02, rel=5 / weight.numel() ** 0.5), name
+            for module in plain_leaves(network):
                 if isinstance(module, CONVOLUTIONS) and module.weight.numel() > 10_000:
                     error = 5 / module.weight.numel() ** 0.5
                     assert module.weight.mean().item() == pytest.approx(0, abs=0.02 * error), name
@@ -624,7 +661,7 @@ def test_layers_that_do_not_end_as_promised_are_refused():
 
 def test_an_unknown_norm_or_activation_is_refused_by_name():
     for options, words in (
-        ({"norm": "layer"}, r"norm must be one of \('batch', 'batch1d'\) or None, got 'layer'"),
+        ({"norm": "layer"}, r"norm must be one of \('batch', 'batch1d', 'spectral'\) or None, got 'layer'"),
         ({"activation": "elu"}, r"activation must be one of .*'leaky_relu', 'tanh'\) or None, got 'elu'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -691,7 +728,7 @@ def test_any_other_size_is_refused_with_the_nearest_that_can_be(size):
 
 @HUNDREDS
 @given(
-    name=st.sampled_from(sorted(set(ARCHITECTURES) - {"dcgan"})),
+    name=st.sampled_from(sorted(set(ARCHITECTURES) - ANY_SIZE)),
     size=st.one_of(st.integers(), st.integers(16, 256)),
 )
 def test_a_network_of_one_size_refuses_any_other_and_names_its_own(name, size):

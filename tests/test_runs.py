@@ -69,6 +69,7 @@ def test_a_run_leaves_a_complete_folder(whole):
         "checkpoint-previous.pt",
         "checkpoint.pt",
         "config.json",
+        "discriminator.safetensors",
         "generator.safetensors",
         "history.csv",
         "losses.png",

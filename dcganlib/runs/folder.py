@@ -1,10 +1,10 @@
 """The folder of a run: its contents, how it is started and read back, and the runs in the package.
 
 It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif`` (drawn
-from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt`` and ``generator.safetensors``; with
-averaged weights also ``ema/step_*.png``, ``ema.gif`` and ``ema.safetensors``. ``checkpoint-previous.pt`` is
-the checkpoint before the last, for ``resume`` if the last is damaged. While a process trains, ``.lock``
-says which.
+from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt``, ``generator.safetensors`` and
+``discriminator.safetensors``; with averaged weights also ``ema/step_*.png``, ``ema.gif`` and
+``ema.safetensors``. ``checkpoint-previous.pt`` is the checkpoint before the last, for ``resume`` if the last
+is damaged. While a process trains, ``.lock`` says which.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Run:
         history: A row for each step.
         generator: With the weights of the last step, or with the averaged ones if the run kept only those.
         ema_generator: With the averaged weights, or None.
+        discriminator: With the weights of the last step. None where they were not kept: in the package's
+            runs, and by versions before 0.3.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Run:
     history: list[dict[str, float]]
     generator: models.Generator
     ema_generator: models.Generator | None = None
+    discriminator: models.Discriminator | None = None
 
     @property
     def animation(self) -> Path:
@@ -79,8 +82,10 @@ def read(folder: str | Path) -> Run:
         generator = ema_generator
     else:
         generator = checkpoint.load_generator(last)[0]
+    judge = folder / "discriminator.safetensors"
+    discriminator = checkpoint.load_discriminator(judge)[0] if judge.is_file() else None
     rows = history.read(folder / "history.csv")
-    return Run(folder, config_file.read(folder), rows, generator, ema_generator)
+    return Run(folder, config_file.read(folder), rows, generator, ema_generator, discriminator)
 
 
 def _ema_file(folder: Path) -> Path:

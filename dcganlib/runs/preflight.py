@@ -166,22 +166,50 @@ def check_same_run(folder: Path, config: ResolvedRunConfig, state: TrainState) -
     """
     pair = build(config, config.num_classes, device="meta")  # shapes only
     expected, found = _facts(config.train, pair), _facts(state.config, (state.generator, state.discriminator))
-    differences = [
-        f"{name} {found.get(name)}, not {expected.get(name)}"
-        for name in expected | found
-        if expected.get(name) != found.get(name)
-    ]
-    if differences:
+    if differences := _differences(found, expected):
         raise ValueError(
             f"the checkpoint in {folder} is of another run than config.json says: {'; '.join(differences)}"
         )
 
 
+def check_same_networks(source: run_folder.Run, expected: Pair) -> None:
+    """Reject a run to start from whose networks are not like the new ones.
+
+    Args:
+        source: The run to start from.
+        expected: The new networks.
+
+    Raises:
+        ValueError: The message names the first difference, and the other run's options.
+    """
+    found, own = [source.generator, source.discriminator], source.config.model
+    there = [(old, new) for old, new in zip(found, expected, strict=True) if old is not None]
+    if differences := _differences(*(_network_facts(pair) for pair in zip(*there, strict=True))):
+        raise ValueError(
+            f"init_from must be a run of the same networks: {source.folder} has {differences[0]}. Its "
+            f"architecture is {own.architecture}, its base_channels {own.base_channels or 'the usual'}"
+        )
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} {found.get(name)}, not {expected.get(name)}"
+        for name in expected | found
+        if expected.get(name) != found.get(name)
+    ]
+
+
 def _facts(config: TrainConfig, pair: Sequence[models.Generator | models.Discriminator]) -> dict[str, Any]:
     """All options of a training loop and sizes of its networks, by name."""
-    facts = asdict(config)
-    for label, network in zip("GD", pair, strict=True):
-        names = ("image_size", "channels", "num_classes")
+    return asdict(config) | _network_facts(pair)
+
+
+def _network_facts(networks: Sequence[models.Generator | models.Discriminator]) -> dict[str, Any]:
+    """All sizes of networks and options of their layers, by name."""
+    facts: dict[str, Any] = {}
+    for network in networks:
+        label = type(network).__name__[0]
+        names = ["image_size", "channels", "num_classes"] + ["latent_dim"] * (label == "G")
         facts |= {f"{label}'s {name}": getattr(network, name) for name in names}
         for position, layer in enumerate(network.layers, start=1):
             facts |= {f"{label}'s layer {position} {name}": value for name, value in asdict(layer).items()}

@@ -62,6 +62,8 @@ class Report:
     def publish(self, state: TrainState) -> None:
         """Write the files for readers: weights, and a picture of the losses."""
         checkpoint.save_generator(self.folder / "generator.safetensors", state.generator, step=state.step)
+        discriminator = self.folder / "discriminator.safetensors"
+        checkpoint.save_discriminator(discriminator, state.discriminator, step=state.step)
         if state.ema_generator is not None:
             checkpoint.save_generator(self.folder / "ema.safetensors", state.ema_generator, step=state.step)
         if self.log.points:

@@ -240,9 +240,27 @@ def _new_state(request: Request) -> TrainState:
         preflight.check_new_folder(request.folder, config.data.data, restart=restart)
     preflight.check_memory(config, num_classes, request.device_used)
     pair = preflight.build(config, num_classes, rng=rng_for(config.train.seed, 0))
+    if config.init_from is not None:
+        _copy_weights(config.init_from, pair)
     # The same on machines that differ.
     train_config = distributed.broadcast_from_rank0(partial(resolve, config.train, request.device_used))
     return init_state(pair[0].to(request.device_used), pair[1].to(request.device_used), train_config)
+
+
+def _copy_weights(source: str | Path, pair: preflight.Pair) -> None:
+    """Replace new networks' weights by those of another run; the first process reads them for all."""
+
+    def read() -> list[dict[str, torch.Tensor] | None]:
+        found = run_folder.read(source)
+        preflight.check_same_networks(found, pair)
+        if found.discriminator is None:
+            warnings.warn(f"{found.folder} kept no discriminator: D starts from new weights", stacklevel=2)
+        networks = found.generator, found.discriminator
+        return [None if network is None else network.state_dict() for network in networks]
+
+    for network, weights in zip(pair, distributed.broadcast_from_rank0(read), strict=True):
+        if weights is not None:
+            network.load_state_dict(weights)
 
 
 def _class_names(request: Request) -> tuple[str, ...]:
@@ -292,9 +310,11 @@ def _loader(request: Request, state: TrainState) -> datasets.Loader:
     images, config = request.images, state.config
     labels = images.labels if state.generator.num_classes else None
     rng = rng_for(config.seed, 1)
-    return datasets.make_loader(
+    loader = datasets.make_loader(
         images.images, config.batch_size, labels=labels, rng=rng, device=request.device_used
     )
+    loader.mirror = request.config.data.mirror
+    return loader
 
 
 def _resolved_config(request: Request, state: TrainState, loader: datasets.Loader) -> ResolvedRunConfig:
@@ -312,11 +332,14 @@ def _resolved_config(request: Request, state: TrainState, loader: datasets.Loade
             stacklevel=4,
         )
         return config
-    steps = config.steps or (config.epochs or DEFAULT_EPOCHS) * len(loader)
+    batches = (config.epochs or DEFAULT_EPOCHS) * len(loader)
+    steps = config.steps or -(-batches // state.config.d_steps)
     check_length(state.config, steps)
     data = replace(config.data, data=run_folder.absolute(config.data.data))
     options = vars(config) | {"data": data, "train": state.config, "steps": steps, "epochs": None}
     options["sample_every"] = config.sample_every or max(1, steps // 60)
+    if config.init_from is not None:
+        options["init_from"] = str(run_folder.find(config.init_from).resolve())
     return ResolvedRunConfig(**options, num_classes=num_classes, class_names=names, contents=contents)
 
 
@@ -380,7 +403,7 @@ class Session:
         with self._progress() as bar, catch_signals() as caught, explain_compile_errors(self.config.train):
             for record in train(self.state, self.loader, self.config.steps):
                 unsaved.append(record)
-                bar.update(self.config.train.batch_size)
+                bar.update(self._images_per_step)
                 due = self._due(record.step, caught)
                 if due.check or due.save:
                     check_finite(unsaved[-1 if self._on_cpu else -REPORT_EVERY :])
@@ -397,6 +420,10 @@ class Session:
         with self._on_rank0() as writer:
             if writer:
                 writer.animate()
+
+    @property
+    def _images_per_step(self) -> int:
+        return self.config.train.batch_size * self.config.train.d_steps
 
     @property
     def _on_cpu(self) -> bool:
@@ -430,10 +457,10 @@ class Session:
             yield self.writer
 
     def _progress(self) -> tqdm[Any]:
-        batch, total = self.config.train.batch_size, self.config.steps
+        batch, each_step = self.config.train.batch_size, self._images_per_step
         bar: tqdm[Any] = tqdm(
-            total=total * batch,
-            initial=self.state.step * batch,
+            total=self.config.steps * each_step,
+            initial=self.state.step * each_step,
             unit="img",
             unit_scale=True,
             disable=self.writer is None,

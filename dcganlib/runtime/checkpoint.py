@@ -32,7 +32,7 @@ FORMAT = 1
 SEAL = b"sha256:"  # then 64 hexadecimal digits
 BLANK = "0" * 64  # holds the place of a checksum in a header while it is computed
 
-KINDS = ("generator", "classifier")
+KINDS = ("generator", "discriminator", "classifier")
 """The kinds of network that can be saved alone."""
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -108,7 +108,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[TrainSta
     device = torch.device(device)
     with _naming(path):
         with torch.device("meta"):  # without memory until the weights are known to fit
-            pair = _generator(content["generator"]), Discriminator(**_arguments(content["discriminator"]))
+            pair = _generator(content["generator"]), _discriminator(content["discriminator"])
         frozen = content.get("frozen", ((), ()))
         for network, weights, names in zip(pair, content["weights"], frozen, strict=True):
             _fill(network, weights)
@@ -163,6 +163,36 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     """
     generator, about = load_network(path, "generator", _generator)
     return generator.to(device), about
+
+
+def save_discriminator(path: str | Path, discriminator: Discriminator, **about: Any) -> None:
+    """Save a discriminator alone, as ``save_generator`` does a generator.
+
+    Args:
+        path: File to write, replaced only when complete.
+        discriminator: On any device.
+        about: JSON values to store with it.
+    """
+    save_network(path, "discriminator", discriminator, _describe(discriminator), about)
+
+
+def load_discriminator(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[Discriminator, dict[str, Any]]:
+    """Load what ``save_discriminator`` wrote.
+
+    Args:
+        path: The file.
+        device: Where the discriminator goes.
+
+    Returns:
+        (discriminator in eval mode and float32, the values stored with it).
+
+    Raises:
+        FileNotFoundError, DamagedError, ValueError: As ``load_generator``.
+    """
+    discriminator, about = load_network(path, "discriminator", _discriminator)
+    return discriminator.to(device), about
 
 
 def save_network(
@@ -277,6 +307,10 @@ def _renamed_layer(layer: dict[str, Any]) -> dict[str, Any]:
 
 def _generator(description: dict[str, Any]) -> Generator:
     return Generator(**_arguments(description))
+
+
+def _discriminator(description: dict[str, Any]) -> Discriminator:
+    return Discriminator(**_arguments(description))
 
 
 def _existing(path: str | Path) -> Path:

@@ -57,8 +57,9 @@ class Augmented(nn.Module):
 
 def _color(images: Tensor, rng: torch.Generator | None) -> Tensor:
     """Add up to 1/2 to the brightness; scale saturation by 0 to 2 and contrast by 1/2 to 3/2."""
-    shape, options = (3, len(images), 1, 1, 1), {"dtype": images.dtype, "device": images.device}
-    brightness, saturation, contrast = torch.rand(shape, generator=rng, **options)
+    brightness, saturation, contrast = torch.rand(
+        3, len(images), 1, 1, 1, generator=rng, dtype=images.dtype, device=images.device
+    )
     images = images + (brightness - 0.5)
     grey = images.mean(dim=1, keepdim=True)
     images = torch.lerp(grey.expand_as(images), images, 2 * saturation)

@@ -189,14 +189,13 @@ def train_step(
     config, schedules, loss = state.config, state.schedules, loss or LOSSES[state.config.loss]
     shape = len(real) * distributed.world_size(), state.generator.latent_dim  # all processes draw all of z
     z = sample_z(*shape, prior=config.prior, rng=state.rng, device=real.device)
-    z = z[distributed.rank_slice(len(real))]
     d_amp, g_amp = (Amp(config.precision, scaler) for scaler in (state.d_scaler, state.g_scaler))
     parts = [values.tensor_split(config.d_steps) for values in (z, real, real if labels is None else labels)]
     with fork_rng(state.rng, real.device):
         for left, (z, real, own) in zip(range(config.d_steps)[::-1], zip(*parts, strict=True), strict=True):
             generator, discriminator, plain_d = _players(state, None if labels is None else own)
             with autocast(config.precision, real.device), torch.set_grad_enabled(left == 0):
-                fake = generator(z)
+                fake = generator(z[distributed.rank_slice(len(real))])
             d_value, *logits = discriminator_step(
                 discriminator,
                 state.d_optimizer,

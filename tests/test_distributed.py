@@ -155,11 +155,12 @@ def networks(norm, num_classes=0):
     return pair
 
 
-def after(steps, images, *, norm=True, labels=None, adam=False):
+def after(steps, images, *, norm=True, labels=None, adam=False, **options):
     """Train on this process's part of each batch of 8: records, then gradients and weights."""
     torch.manual_seed(0)
     state = train.init_state(
-        *networks(norm, 0 if labels is None else 2), TrainConfig(batch_size=8, seed=2, precision="float32")
+        *networks(norm, 0 if labels is None else 2),
+        TrainConfig(batch_size=8, seed=2, precision="float32", **options),
     )
     if not adam:  # whose first steps turn on the sign of a gradient, so on its last bit where that is 0
         state.g_optimizer = torch.optim.SGD(state.generator.parameters(), 0.1)
@@ -186,6 +187,18 @@ def test_two_processes_take_the_gradients_of_one(together, tiny_images, by_class
         assert apart(gradients, other_gradients) < 1e-6
         assert apart(weights, other_weights) < 1e-6
         assert torch.allclose(rows, other_rows, rtol=0, atol=1e-6)
+
+
+def test_two_processes_take_the_gradients_of_one_with_penalties_pairs_and_several_steps_of_d(
+    together, tiny_images
+):
+    options = {"norm": False, "loss": "relativistic", "r1": 0.1, "r2": 0.2, "d_steps": 2}
+    rows, gradients, weights = after(2, tiny_images, **options)
+    answers = together(joined(lambda: after(2, tiny_images, **options)))
+    for other_rows, other_gradients, other_weights in found_by(answers):
+        assert apart(gradients, other_gradients) < 1e-5
+        assert apart(weights, other_weights) < 1e-5
+        assert torch.allclose(rows, other_rows, rtol=0, atol=1e-5)
 
 
 def test_with_batch_norm_they_do_not(together, tiny_images):

@@ -34,6 +34,7 @@ from dcganlib.config import (
     UpToMillion,
 )
 
+MAX_LISTED_CLASSES = 100  # of a dataset; stacked-mnist has 1,000
 OUT_OF_MEMORY = "out of memory|DefaultCPUAllocator|ALLOC_FAILED|excessive memory"
 
 
@@ -439,8 +440,10 @@ def _describe(found: Any) -> list[str]:
     if found.labels is not None:
         sizes = torch.bincount(found.labels, minlength=len(found.class_names)).tolist()
         lines.append(f"classes  {len(sizes)}, of {min(sizes):,} to {max(sizes):,} images")
-        for label, (name, size) in enumerate(zip(found.class_names, sizes, strict=True)):
-            lines.append(f"{label:>7}  {name}: {size:,} images")
+        each = list(enumerate(zip(found.class_names, sizes, strict=True)))
+        lines += [f"{label:>7}  {name}: {size:,} images" for label, (name, size) in each[:MAX_LISTED_CLASSES]]
+        if len(each) > MAX_LISTED_CLASSES:
+            lines.append(f"         and {len(each) - MAX_LISTED_CLASSES:,} more classes")
     if found.attributes is not None:
         shares = found.attributes.float().mean(0).tolist()
         for name, share in sorted(zip(found.attribute_names, shares, strict=True), key=lambda pair: -pair[1]):

@@ -370,6 +370,18 @@ def test_data_tells_what_is_in_a_set_and_draws_its_mean_and_its_images(
         np.testing.assert_array_equal(tile, image)
 
 
+def test_data_lists_the_first_hundred_classes(call, tmp_path, replace_dataset):
+    images = torch.zeros(240, 1, 16, 16, dtype=torch.uint8)
+    names = tuple(f"kind {label}" for label in range(120))
+    replace_dataset("mnist", datasets.ImageDataset(images, torch.arange(240) % 120, "mnist", "", "", names))
+    code, said, _ = call("data", "mnist", "--image-size", 16, "--out", tmp_path / "sheet.png")
+    assert code == 0
+    assert "classes  120, of 2 to 2 images" in said
+    assert "99  kind 99: 2 images" in said
+    assert "kind 100" not in said
+    assert "and 20 more classes" in said
+
+
 @pytest.mark.filterwarnings("default")  # as outside the tests
 def test_data_lists_classes_and_what_was_left_out(call, tmp_path):
     for k, name in enumerate(("ape/a", "ape/b", "cat/c")):

@@ -654,7 +654,7 @@ def test_an_empty_folder_says_what_it_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("mnits", {}, "'mnits'.*mnist-mini, mnist, fashion-mnist, faces, celeba, pokemon"),
+        ("mnits", {}, "'mnits'.*mnist-mini, mnist, stacked-mnist, fashion-mnist, faces, celeba, pokemon"),
         ("no/such/folder", {}, "'no/such/folder' is neither a folder, nor a zip, nor a known dataset"),
         ("mnist", {"split": "valid"}, "mnist has no split 'valid'; it has train, test"),
         ("mnist-mini", {"split": "test"}, "mnist-mini has no split 'test'; it has train"),
@@ -943,7 +943,7 @@ def test_the_datasets_with_files_under_the_root_are_listed(tmp_path):
     for name in ("MNIST", "faces-seed7", "celeba", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "pokemon.zip").write_bytes(b"")
-    assert datasets.downloaded(tmp_path) == ["mnist", "faces", "celeba", "pokemon"]
+    assert datasets.downloaded(tmp_path) == ["mnist", "stacked-mnist", "faces", "celeba", "pokemon"]
 
 
 def test_the_package_lists_its_public_names():

@@ -31,7 +31,7 @@ ORDER = [
     *("runtime.ema", "runtime.step_metrics", "runtime.train_checks"),
     "train",
     "runtime.checkpoint",
-    *("evaluation", "evaluation.classifier", "evaluation.metrics"),
+    *("evaluation", "evaluation.classifier", "evaluation.metrics", "evaluation.modes", "evaluation.probes"),
     *("viz", "viz.plot", "viz.notebook"),
     *("runs.history", "runs.context", "runs.config_file", "runs.folder", "runs.preflight"),
     *("runs.report", "runs.sampling", "runs.session", "runs"),

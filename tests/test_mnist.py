@@ -136,3 +136,32 @@ def test_a_download_brings_the_missing_files_and_another_mirror_stands_in(tmp_pa
     monkeypatch.setattr("dcganlib.datasets.download.sleep", lambda seconds: None)
     with pytest.raises(DownloadError):
         mnist.load("mnist", root, "train")
+
+
+# --- Stacked digits
+
+
+def test_a_stacked_image_has_a_digit_a_channel_and_their_number_as_its_label(tmp_path):
+    write(tmp_path / "MNIST" / "raw")
+    found = datasets.load("stacked-mnist", root=tmp_path, download=False)
+    assert found.images.shape == (6, 3, 28, 28)
+    digit = {image.tobytes(): int(label) for image, label in zip(IMAGES, LABELS, strict=True)}
+    for image, label in zip(found.images, found.labels.tolist(), strict=True):
+        assert found.class_names[label] == "".join(str(digit[channel.numpy().tobytes()]) for channel in image)
+    for channel in found.images.unbind(1):  # each digit once in each channel
+        assert {image.numpy().tobytes() for image in channel} == set(digit)
+
+
+def test_the_seed_decides_which_digits_are_stacked(tmp_path):
+    write(tmp_path / "MNIST" / "raw")
+    first, again, other = (
+        datasets.load("stacked-mnist", root=tmp_path, download=False, seed=seed, split="test")
+        for seed in (0, 0, 1)
+    )
+    assert first.images.equal(again.images)
+    assert not first.images.equal(other.images)
+
+
+def test_stacked_digits_without_mnist_say_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mnist is not in .* Point DCGANLIB_DATA"):
+        datasets.load("stacked-mnist", root=tmp_path, download=False)

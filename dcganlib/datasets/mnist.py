@@ -1,7 +1,8 @@
 """MNIST and Fashion-MNIST: found, downloaded, and read without torchvision.
 
 Sources: LeCun, Cortes and Burges, The MNIST database, 1998, whose last section describes the file format;
-Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.
+Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017; Metz et al., Unrolled generative adversarial networks, 2017,
+for the stacked digits.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from dcganlib.datasets.download import DownloadError, download_url
 from dcganlib.datasets.image_dataset import ImageDataset
-from dcganlib.datasets.registry import DatasetEntry, LoadOptions, data_root
+from dcganlib.datasets.registry import DatasetEntry, LoadOptions, data_root, find_entry
 from dcganlib.runtime.files import refuse_web_page
 
 AXES = {"images": 3, "labels": 1}
@@ -114,6 +116,29 @@ def read_mini(entry: DatasetEntry, options: LoadOptions) -> ImageDataset:
     pixels, labels = mnist_data()  # (5000, 784) floats of 0 to 255
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 28, 28)
     return entry.dataset(images, torch.from_numpy(labels).long())
+
+
+def read_stacked(entry: DatasetEntry, options: LoadOptions) -> ImageDataset:
+    """Read a split of MNIST and stack three random digits as the red, green and blue channel of each image.
+
+    There are as many images as digits, and each digit occurs once in each channel. The label of an image is
+    the number that its digits form: 100 red + 10 green + blue.
+
+    Args:
+        entry: Of "stacked-mnist".
+        options: root, split, download and seed are used.
+
+    Raises:
+        FileNotFoundError: MNIST is not there and cannot be downloaded or read.
+        ValueError: A file is truncated or damaged.
+    """
+    mnist = find_entry("mnist")
+    digits = mnist.reader()(mnist, options)
+    rng = torch.Generator().manual_seed(options.seed)
+    orders = [torch.randperm(len(digits), generator=rng) for _ in range(3)]
+    images = torch.cat([digits.images[order] for order in orders], 1)  # (N, 3, 28, 28)
+    red, green, blue = (cast("torch.Tensor", digits.labels)[order] for order in orders)
+    return entry.dataset(images, 100 * red + 10 * green + blue)
 
 
 def load(name: str, root: str | Path, split: str, *, download: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ class LoadOptions:
         max_images: Use at most this many images of the split; all if None. They are a random sample in
             which each class keeps its share, in the dataset's order. For "faces" it is the number of faces
             that are drawn before they are split.
-        seed: Seed of that sample, and of "faces".
+        seed: Seed of that sample, of "faces" and of "stacked-mnist".
         strict: Raise an error for the first image that cannot be read, instead of a warning for all of them.
         cache: Keep decoded images on disk, so that the next call opens them at once.
     """
@@ -178,6 +178,19 @@ BUILT_IN = (
         location="MNIST",
         needs_network=True,
         classifier="mnist",
+    ),
+    DatasetEntry(
+        name="stacked-mnist",
+        summary="60,000 RGB images of three digits each, one a channel: 1,000 classes; made from MNIST",
+        channels=3,
+        image_size=28,
+        read="dcganlib.datasets.mnist:read_stacked",
+        class_names=tuple(f"{number:03}" for number in range(1000)),
+        splits=("train", "test"),
+        licence="CC BY-SA 3.0",
+        citation="digits of MNIST, stacked as proposed by Metz, Poole, Pfau and Sohl-Dickstein, 2017",
+        location="MNIST",
+        needs_network=True,
     ),
     DatasetEntry(
         name="fashion-mnist",

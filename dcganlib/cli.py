@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, evaluate, classifier, info, doctor.
+"""The command ``dcganlib``: data, train, resume, sample, evaluate, diagnose, classifier, info, doctor.
 
 Each subcommand is a dataclass. tyro turns the fields into options and the docstrings into help, here and in
 ``dcganlib.config``. Torch is imported only in ``run``, so that --help answers at once.
@@ -201,6 +201,37 @@ class Evaluate(Checked):
 
 
 @dataclass(frozen=True)
+class Diagnose(Checked):
+    """Say which known failures a run shows, how sure that is, and which numbers say so.
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        measurements: Print all measurements too.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+    """
+
+    run_folder: Path
+    measurements: bool = False
+    root: Path | None = None
+
+    def run(self) -> int:
+        """Print the findings; return 1 if there are any."""
+        from dcganlib.evaluation import diagnosis
+        from dcganlib.runs.measurements import measure
+
+        measured = measure(self.run_folder, root=self.root)
+        if self.measurements:
+            for name, value in measured.items():
+                print(f"{name:<22} {value:.4g}")
+        found = diagnosis.judge(measured)
+        for finding in found:
+            print(finding)
+        if not found:
+            print(f"nothing unusual ({len(measured)} measurements)")
+        return int(bool(found))
+
+
+@dataclass(frozen=True)
 class Classifier(Checked):
     """Retrain one of the classifiers in the package, into a new file.
 
@@ -279,6 +310,7 @@ Command = (
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Sample, subcommand("sample")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Diagnose, subcommand("diagnose")]
     | Annotated[Classifier, subcommand("classifier")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Doctor, subcommand("doctor")]
@@ -324,9 +356,9 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    The exit code is 0 on success, 1 if ``doctor`` found a fault, 2 on bad input or if a run cannot continue,
-    130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and 141 if the reader of the output has closed it,
-    as with ``| head -1``.
+    The exit code is 0 on success, 1 if ``doctor`` or ``diagnose`` found a fault, 2 on bad input or if a run
+    cannot continue, 3 if ``--stop-when-collapsed`` stopped a run, 130 after Ctrl-C, 143 after SIGTERM, 129
+    after SIGHUP, and 141 if the reader of the output has closed it, as with ``| head -1``.
 
     Args:
         arguments: As ``parse`` takes them.

@@ -367,9 +367,14 @@ class RunConfig(Checked):
         sample_every: Steps between two sample grids. Default: about 60 grids in all.
         init_from: Start from the weights of this run, a folder or the name of a stored one: G's, and D's if
             it kept them. The networks must be the same.
+        evaluate_every: Measure 1,000 samples every N steps, into metrics.csv. Default: never.
+        keep_best: Keep the weights with the lowest Fréchet distance too, in best.safetensors; needs
+            evaluate_every.
+        stop_when_collapsed: Stop, with all saved, once all samples look the same.
 
     Raises:
-        ConfigError: A value has the wrong type or is out of range, or both steps and epochs are given.
+        ConfigError: A value has the wrong type or is out of range, both steps and epochs are given, or
+            keep_best without evaluate_every.
     """
 
     data: DataConfig
@@ -380,11 +385,16 @@ class RunConfig(Checked):
     checkpoint_every: Size = 500
     sample_every: Size | None = None
     init_from: str | Path | None = None
+    evaluate_every: Size | None = None
+    keep_best: bool = False
+    stop_when_collapsed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps or epochs, not both")
+        if self.keep_best and self.evaluate_every is None:
+            raise ConfigError("keep_best needs evaluate_every: without it no weights are measured")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,6 +437,7 @@ class SampleConfig(Checked):
         columns: Images in a row.
         label: Class of all images of a class-conditional run: its name, or its number as `dcganlib info DIR`
             lists them. If a class name looks like a number, the name wins. Default: each class in turn.
+        best: Use the weights that measured best while training, of a run with keep_best.
 
     Raises:
         ConfigError: A value has the wrong type or is out of range.
@@ -436,6 +447,7 @@ class SampleConfig(Checked):
     seed: NonNegativeInt = 0
     columns: Size = 8
     label: str | int | None = None
+    best: bool = False
 
 
 MIN_SAMPLES = 10  # with fewer, the metrics of an evaluation are meaningless

@@ -161,6 +161,9 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "epochs": None,
         "checkpoint_every": 5,
         "sample_every": 2,
+        "evaluate_every": None,
+        "keep_best": False,
+        "stop_when_collapsed": False,
         "num_classes": 0,
         "class_names": [],
     }
@@ -320,9 +323,9 @@ def test_info_of_a_run_tells_its_settings_and_its_last_losses(call, trained):
     history = runs.read(trained).history
     mean = sum(row["g_loss"] for row in history) / 4
     for words in (
-        f"{'architecture':<16} dcgan",
-        f"{'steps done':<16} 4",
-        f"{'g_loss':<16} {mean:.3f}",
+        f"{'architecture':<19} dcgan",
+        f"{'steps done':<19} 4",
+        f"{'g_loss':<19} {mean:.3f}",
         "last 4 steps",
         str(trained),
     ):

@@ -38,8 +38,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_as_many_images_of_each_class_are_drawn():
-    images, labels = benchmark.draw(Levels(), 25, "uniform", torch.Generator().manual_seed(0))
+def test_as_many_images_of_each_class_are_drawn(folder):
+    images, labels = benchmark.drawn(folder, ema=True, device=torch.device("cpu"))(25)
     assert images.dtype == torch.uint8
     assert images.shape == (25, 1, 28, 28)
     assert torch.bincount(labels).tolist() == [3] * 5 + [2] * 5
@@ -52,8 +52,39 @@ def test_the_error_is_the_share_of_real_images_whose_nearest_drawn_image_has_ano
     queries = (20 * truth + 11).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
     told = truth.clone()
     told[:wrong] = 9 - told[:wrong]
-    found = benchmark.errors(folder, [40, 20], queries, told, ema=True, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    draw = benchmark.drawn(folder, ema=True, device=device)
+    found = benchmark.errors(draw, [40, 20], queries, told, title="", device=device)
     assert found == {20: pytest.approx(100 * wrong / 20), 40: pytest.approx(100 * wrong / 20)}
+
+
+def test_real_images_are_deformed_in_turn_and_slightly_ten_at_a_time():
+    strokes = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    for k in range(3):  # three vertical strokes, at columns that differ
+        strokes[k, 0, 6:22, 6 + 6 * k : 9 + 6 * k] = 255
+    images, labels = benchmark.deformed(strokes, torch.arange(3), seed=5)(14)
+    assert labels.tolist() == [0, 1, 2] * 4 + [0, 1]
+    assert images.dtype == torch.uint8
+    assert torch.equal(images[0], images[3])  # of the same ten
+    assert not torch.equal(images[0], images[12])
+    mass = images.double().sum((1, 2, 3))
+    assert (mass > 0.7 * mass.mean()).all()
+    assert (mass < 1.3 * mass.mean()).all()
+    assert ((mass / strokes[0].double().sum() - 1).abs() < 0.35).all()
+    columns = (images.double().sum((1, 2)) * torch.arange(28)).sum(1) / mass
+    assert ((columns - (7 + 6 * labels)).abs() < 3).all()
+    again, _ = benchmark.deformed(strokes, torch.arange(3), seed=5)(14)
+    assert torch.equal(again, images)
+
+
+def test_storing_one_row_anew_keeps_the_others():
+    old = {"command": "all", "rows": [{"name": "real", "error": 1.0}, {"name": "GAN", "error": 2.0}]}
+    new = {"command": "one", "set": "mnist", "rows": [{"name": "real", "error": 3.0}]}
+    assert benchmark.with_others(new, old) == {
+        "command": "all",
+        "set": "mnist",
+        "rows": [{"name": "real", "error": 3.0}, {"name": "GAN", "error": 2.0}],
+    }
 
 
 def test_the_table_has_a_line_for_each_set_and_the_mean_and_range_over_its_seeds():

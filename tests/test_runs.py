@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flat import run
+from flat import run, run_config
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,7 +21,7 @@ import dcganlib
 from dcganlib import datasets, models, runs, zoo
 from dcganlib.config import DataConfig, ModelConfig, ResolvedRunConfig, SampleConfig, TrainConfig
 from dcganlib.latents import sample_z
-from dcganlib.runs import config_file, history, report, sampling, session
+from dcganlib.runs import config_file, history, monitor, report, sampling, session
 from dcganlib.runs.context import rng_for
 from dcganlib.runtime import checkpoint
 from dcganlib.runtime.device import resolve
@@ -106,6 +106,9 @@ def test_the_config_says_how_to_make_the_run_again(whole, image_folder):
         "checkpoint_every": 4,
         "sample_every": 2,
         "init_from": None,
+        "evaluate_every": None,
+        "keep_best": False,
+        "stop_when_collapsed": False,
         "num_classes": 0,
         "class_names": [],
         "contents": f"20 images of 1x16x16, crc32 {zlib.crc32(images.numpy()):08x}",
@@ -880,11 +883,12 @@ def test_stored_results_name_the_command_that_makes_them_again():
         runs.results("ages")
 
 
-def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair):
+def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair, tiny_images):
     state = init_state(*tiny_pair(), CONFIG)
     row = {"step": 1_234_567, "epoch": 2, "d_loss": 0.5, "g_loss": 0.5, "d_real": 0.5, "d_fake": 0.5}
     log = history.History(tmp_path / "history.csv")
-    report.Report(tmp_path, log, lambda: None).save(state, [row])
+    watch = monitor.Watch(tmp_path, run_config("mnist-mini"), datasets.make_loader(tiny_images, 4))
+    report.Report(tmp_path, log, lambda: None, watch).save(state, [row])
     assert table(tmp_path)[0]["step"] == 1_234_567
 
 

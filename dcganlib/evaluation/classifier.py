@@ -352,6 +352,28 @@ def load(name_or_file: str | Path) -> Classifier:
     return classifier.requires_grad_(False)
 
 
+def find(data: str | Path, channels: int | None, image_size: int | None) -> tuple[Classifier | None, str]:
+    """The classifier in the package that fits a dataset's images.
+
+    Args:
+        data: Name of the dataset, or a folder or zip.
+        channels, image_size: Shape of the images.
+
+    Returns:
+        (classifier, ""), or (None, why there is none).
+    """
+    name = datasets.find_entry(data).classifier
+    if name is None:
+        return None, f"there is no classifier for {data}"
+    network = load(name)
+    if (network.channels, network.image_size) == (channels, image_size):
+        return network, ""
+    expected = f"{network.channels} x {network.image_size} x {network.image_size}"
+    return None, (
+        f"the classifier {name} takes images of {expected}, not {channels} x {image_size} x {image_size}"
+    )
+
+
 def _block(channels: int, width: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     options: dict[str, Any] = {"padding": kernel // 2, "bias": False}
     options["dtype"] = torch.float32  # whatever the default dtype is

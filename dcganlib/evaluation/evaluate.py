@@ -544,16 +544,10 @@ def _embedder(
 ) -> tuple[_Embedder, list[str]]:
     """The networks for a run's images on a device, and a note if there is no classifier."""
     inception_network = _inception(int(settings.data.channels or 0)).to(place) if inception else None
-    name = datasets.find_entry(settings.data.data).classifier
-    if name is None:
-        reason = f"there is no classifier for {settings.data.data}"
-    else:
-        network = classifier.load(name)
-        if (network.channels, network.image_size) == (settings.data.channels, settings.data.image_size):
-            return _Embedder(network.to(place), inception_network), []
-        expected = f"{network.channels} x {network.image_size} x {network.image_size}"
-        reason = f"the classifier {name} takes images of {expected}, not {settings.data.channels} x "
-        reason += f"{settings.data.image_size} x {settings.data.image_size}"
+    data = settings.data
+    network, reason = classifier.find(data.data, data.channels, data.image_size)
+    if network is not None:
+        return _Embedder(network.to(place), inception_network), []
     note = f"Only pixels were compared, without feature distances and class counts: {reason}."
     return _Embedder(None, inception_network), [note]
 

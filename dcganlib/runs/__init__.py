@@ -1,6 +1,6 @@
 """Runs in folders: train, resume, read back, sample; and the runs in the package."""
 
-from dcganlib.runs.context import Stopped
+from dcganlib.runs.context import Collapsed, Stopped
 from dcganlib.runs.folder import (
     PRETRAINED,
     Run,
@@ -12,15 +12,19 @@ from dcganlib.runs.folder import (
     read_config,
     results,
 )
+from dcganlib.runs.measurements import diagnose, measure
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
 
 __all__ = [
     "PRETRAINED",
+    "Collapsed",
     "Run",
     "Stopped",
+    "diagnose",
     "find",
     "load_data",
+    "measure",
     "moved",
     "open_session",
     "pretrained",

@@ -32,6 +32,22 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class Collapsed(Stopped):
+    """A run stopped because its samples have collapsed; its folder is complete up to there.
+
+    Attributes:
+        exit_code: 3.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        KeyboardInterrupt.__init__(
+            self,
+            f"stopped after step {step} because the samples have collapsed, all saved; `dcganlib diagnose "
+            f"{folder}` says more, `dcganlib resume {folder}` goes on from there",
+        )
+        self.exit_code = 3
+
+
 @contextmanager
 def torch_defaults() -> Iterator[None]:
     """Reset torch's global settings (grad mode, default dtype, default device) for the duration."""

@@ -3,8 +3,10 @@
 It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` and ``samples.gif`` (drawn
 from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt``, ``generator.safetensors`` and
 ``discriminator.safetensors``; with averaged weights also ``ema/step_*.png``, ``ema.gif`` and
-``ema.safetensors``. ``checkpoint-previous.pt`` is the checkpoint before the last, for ``resume`` if the last
-is damaged. While a process trains, ``.lock`` says which.
+``ema.safetensors``. A run with ``evaluate_every`` also has ``metrics.csv``, one with ``keep_best``
+``best.safetensors``, and one that gave warnings while it trained ``warnings.txt``. ``checkpoint-previous.pt``
+is the checkpoint before the last, for ``resume`` if the last is damaged. While a process trains, ``.lock``
+says which.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Run:
         ema_generator: With the averaged weights, or None.
         discriminator: With the weights of the last step. None where they were not kept: in the package's
             runs, and by versions before 0.3.
+        best_generator: With the weights that measured best while training, or None.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Run:
     generator: models.Generator
     ema_generator: models.Generator | None = None
     discriminator: models.Discriminator | None = None
+    best_generator: models.Generator | None = None
 
     @property
     def animation(self) -> Path:
@@ -82,10 +86,13 @@ def read(folder: str | Path) -> Run:
         generator = ema_generator
     else:
         generator = checkpoint.load_generator(last)[0]
+    kept = folder / "best.safetensors"
+    best = checkpoint.load_generator(kept)[0] if kept.is_file() else None
     judge = folder / "discriminator.safetensors"
     discriminator = checkpoint.load_discriminator(judge)[0] if judge.is_file() else None
     rows = history.read(folder / "history.csv")
-    return Run(folder, config_file.read(folder), rows, generator, ema_generator, discriminator)
+    config = config_file.read(folder)
+    return Run(folder, config, rows, generator, ema_generator, discriminator, best)
 
 
 def _ema_file(folder: Path) -> Path:
@@ -288,7 +295,8 @@ def start(folder: Path, config: ResolvedRunConfig, loader: datasets.Loader) -> h
         The history, ready for the first row.
     """
     clear(folder)
-    (folder / "history.csv").unlink(missing_ok=True)
+    for name in ("history.csv", "metrics.csv", "best.safetensors", "warnings.txt"):
+        (folder / name).unlink(missing_ok=True)
     config_file.write(folder, config)
     for name in ("samples", "ema") if config.train.ema else ("samples",):
         (folder / name).mkdir()

@@ -1,7 +1,9 @@
-"""The history of a run: one row for each step, in a CSV file that grows at its end.
+"""The tables of a run: CSV files that grow at their end.
 
-A checkpoint does not hold the history. Its step says how many rows belong to it: rows are on the disk before
-the checkpoint that counts them, and rows beyond a checkpoint's step are cut when the run is resumed from it.
+``history.csv`` has one row for each step, ``metrics.csv`` one for each measurement while training.
+
+A checkpoint holds neither. Its step says which rows belong to it: rows are on the disk before the checkpoint
+that counts them, and rows beyond a checkpoint's step are cut when the run is resumed from it.
 So a checkpoint costs the same after a million steps as after a thousand.
 """
 
@@ -17,13 +19,14 @@ from pathlib import Path
 from dcganlib.runtime import files
 
 COLUMNS = ("step", "epoch", "d_loss", "g_loss", "d_real", "d_fake")
+METRICS = ("step", "frechet_distance", "precision", "recall", "diversity")
 POINTS = 2000  # at most twice as many points are kept for drawing the losses
 
 Row = dict[str, float]
 
 
 class History:
-    """A run's rows, written to ``history.csv``; memory holds means over several steps if the run is long.
+    """A run's rows, written to a file; memory holds means over several steps if the run is long.
 
     Attributes:
         path: The file.
@@ -70,14 +73,15 @@ class History:
             self.stride *= 2
 
 
-def read(path: Path) -> list[Row]:
-    """Read a ``history.csv``.
+def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """Read a ``history.csv``, or a ``metrics.csv``.
 
     Args:
         path: The file.
+        columns: ``COLUMNS`` or ``METRICS``, which it must have.
 
     Returns:
-        A row for each step.
+        A row for each step, or for each measurement.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -88,7 +92,7 @@ def read(path: Path) -> list[Row]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # as spreadsheets save it
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        lost = [name for name in COLUMNS if rows and name not in rows[0]]
+        lost = [name for name in columns if rows and name not in rows[0]]
         if lost:
             raise ValueError(f"it has no column {lost[0]}")
     except (ValueError, TypeError, csv.Error) as error:  # not a number, a row too short or too long, not text
@@ -98,59 +102,63 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
-def resume(path: Path, step: int, kept: Sequence[Row] = ()) -> History:
-    """Bring a ``history.csv`` to the step of a checkpoint: cut the rows beyond it.
+def resume(
+    path: Path, step: int, kept: Sequence[Row] = (), columns: Sequence[str] = COLUMNS, every: int = 1
+) -> History:
+    """Bring a ``history.csv`` or ``metrics.csv`` to the step of a checkpoint: cut the rows beyond it.
 
     If rows are missing or damaged, those that can be read are kept, with a warning, and the file is set
-    aside as ``history-damaged.csv``.
+    aside as ``history-damaged.csv`` or ``metrics-damaged.csv``.
 
     Args:
         path: The file.
         step: Step of the checkpoint.
         kept: The rows of a checkpoint that holds its history, as those of earlier versions do.
+        columns: ``COLUMNS`` or ``METRICS``.
+        every: Steps between two rows.
 
     Returns:
-        The history, ready for the next step's row.
+        The history, ready for the next row.
     """
     if len(kept) == step:  # also at step 0, with no row at all
         lines, damaged = [_line(row.values()) for row in kept], False
     else:
-        lines, damaged = _sound_lines(path, step)
-    if len(lines) < step:
+        lines, damaged = _sound_lines(path, step, columns, every)
+    if len(lines) < step // every:
         warnings.warn(
             f"{path} has {len(lines)} rows for the {step} steps so far; the others are lost. Going on",
             stacklevel=2,
         )
     if damaged:
-        os.replace(path, path.with_name("history-damaged.csv"))
-    text = "".join([",".join(COLUMNS) + "\n", *lines]) if lines else ""
+        os.replace(path, path.with_name(f"{path.stem}-damaged.csv"))
+    text = "".join([",".join(columns) + "\n", *lines]) if lines else ""
     before = path.read_bytes() if path.is_file() else b""
     if text and text.encode() != before:
         files.write_text(path, text)
     elif not text:
         path.unlink(missing_ok=True)
-    rows = (dict(zip(COLUMNS, map(float, line.split(",")), strict=True)) for line in lines)
+    rows = (dict(zip(columns, map(float, line.split(",")), strict=True)) for line in lines)
     return History(path, rows)
 
 
-def _sound_lines(path: Path, step: int) -> tuple[list[str], bool]:
+def _sound_lines(path: Path, step: int, columns: Sequence[str], every: int) -> tuple[list[str], bool]:
     """The lines of a file up to a step, in order, and whether anything other than later rows was left out."""
     if not path.is_file():
         return [], False
     content = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
-    damaged = not content or content[0] != ",".join(COLUMNS)
+    damaged = not content or content[0] != ",".join(columns)
     lines: list[str] = []
     last = 0.0
     for line in [] if damaged else content[1:]:
         try:
-            number = dict(zip(COLUMNS, map(float, line.split(",")), strict=True))["step"]
+            number = dict(zip(columns, map(float, line.split(",")), strict=True))["step"]
         except ValueError:
             number = math.nan
         if number.is_integer() and last < number <= step:
             last = number
             lines.append(line + "\n")
         elif not (number.is_integer() and number > step):
-            damaged |= last < step or number <= step  # else a crash left it behind the rows that count
+            damaged |= last <= step - every or number <= step  # else a crash left it at the end
     return lines, damaged
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from dcganlib import models
 from dcganlib.config import TrainConfig
 from dcganlib.latents import sample_z
+from dcganlib.runs import monitor
 from dcganlib.runs.context import rng_for
 from dcganlib.runs.folder import GRID
 from dcganlib.runs.history import History, Row
@@ -29,10 +30,20 @@ class Report:
         folder: Folder of the run.
         log: History of the run.
         check: Raises FileNotFoundError once the folder is no longer there.
+        watch: Notices when the run fails.
+        evaluator: Measures samples, in a run that asks for it.
     """
 
-    def __init__(self, folder: Path, log: History, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: History,
+        check: Callable[[], None],
+        watch: monitor.Watch,
+        evaluator: monitor.Evaluator | None = None,
+    ) -> None:
         self.folder, self.log, self.check = folder, log, check
+        self.watch, self.evaluator = watch, evaluator
 
     def begin(self, state: TrainState) -> None:
         """Complete the folder before the first step, or after a kill that followed a checkpoint."""
@@ -42,22 +53,45 @@ class Report:
             self.draw(state)
             checkpoint.save(self.folder / "checkpoint.pt", state)  # an early interrupt can be resumed as well
 
-    def draw(self, state: TrainState) -> None:
-        """Draw a grid of samples from the fixed latents, of each generator."""
+    def draw(self, state: TrainState) -> tuple[list[str], bool]:
+        """Draw a grid of samples from the fixed latents, of each generator.
+
+        Args:
+            state: State of the run.
+
+        Returns:
+            What ``Watch.see_samples`` says about the samples of the last step's generator.
+        """
         fixed_z, labels = fixed_latents(state)
+        seen: tuple[list[str], bool] = [], False
         for name, generator in (("samples", state.generator), ("ema", state.ema_generator)):
             if generator is not None:
                 images = models.generate(generator, fixed_z, labels)
+                if generator is state.generator:
+                    seen = self.watch.see_samples(state.step, images, labels)
                 picture = plot.grid_image(images, columns=generator.num_classes or 8)
                 (self.folder / name).mkdir(exist_ok=True)  # the user may have deleted it to save space
                 files.write_atomically(self.folder / name / f"step_{state.step:06d}.png", picture.save)
+        return seen
 
     def save(self, state: TrainState, rows: Sequence[Row]) -> None:
         """Write the new rows, then the checkpoint that counts them, then the files for readers."""
         self.log.append(rows)
+        self.watch.save()
+        if self.evaluator is not None:
+            self.evaluator.save(self.folder)
         path = self.folder / "checkpoint.pt"
         checkpoint.save(path, state, previous=self.folder / "checkpoint-previous.pt")
         self.publish(state)
+
+    def save_divergence(self, rows: Sequence[Row], reason: str) -> None:
+        """Write the rows of the steps since the last checkpoint, the last ones not finite, and the reason.
+
+        Resuming from the checkpoint cuts both.
+        """
+        self.log.append(rows)
+        self.watch.add(int(rows[-1]["step"]), "diverged", reason)
+        self.watch.save()
 
     def publish(self, state: TrainState) -> None:
         """Write the files for readers: weights, and a picture of the losses."""

@@ -27,7 +27,7 @@ Strips = Iterator[Image.Image]
 
 @torch_defaults()
 def sample(folder: str | Path, config: SampleConfig | None = None) -> Image.Image:
-    """Generate new images from a run, with its averaged weights if it has them.
+    """Generate new images from a run: with its averaged weights if it has them, or with its best ones.
 
     Args:
         folder: The run's folder, or the name of a stored run.
@@ -37,7 +37,8 @@ def sample(folder: str | Path, config: SampleConfig | None = None) -> Image.Imag
         A picture of the grid.
 
     Raises:
-        ValueError, FileNotFoundError: The folder holds no trained generator, or it has no such class.
+        ValueError, FileNotFoundError: The folder holds no trained generator, or not the best one that is
+            asked for, or it has no such class.
         MemoryError: The picture does not fit into memory; ``save_sample`` needs far less.
     """
     config = config or SampleConfig()
@@ -86,7 +87,11 @@ def save_sample(folder: str | Path, path: str | Path, config: SampleConfig | Non
 def _sheet(folder: str | Path, config: SampleConfig) -> tuple[tuple[int, int], Strips]:
     """A grid of samples: its size, and its strips from top to bottom, generated on demand."""
     found, n = run_folder.read(folder), config.n
-    generator = found.ema_generator or found.generator
+    generator = found.best_generator if config.best else found.ema_generator or found.generator
+    if generator is None:
+        raise FileNotFoundError(
+            f"{found.folder} has no best.safetensors: only a run with --evaluate-every and --keep-best has it"
+        )
     number = label_number(config.label, generator.num_classes, found.config.class_names)
     rng = torch.Generator().manual_seed(config.seed)
     z = sample_z(n, generator.latent_dim, prior=found.config.train.prior, rng=rng)

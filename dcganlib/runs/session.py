@@ -22,8 +22,9 @@ from tqdm.auto import tqdm
 from dcganlib import datasets, zoo
 from dcganlib.config import DEFAULT_EPOCHS, ResolvedRunConfig, RunConfig
 from dcganlib.runs import folder as run_folder
-from dcganlib.runs import preflight, report
+from dcganlib.runs import monitor, preflight, report
 from dcganlib.runs.context import (
+    Collapsed,
     Stopped,
     catch_signals,
     explain_compile_errors,
@@ -76,6 +77,7 @@ def run(
             the likely cause.
         MemoryError: The networks or a step do not fit into the device's memory.
         Stopped: A signal stopped the run.
+        Collapsed: The samples have collapsed, and ``config.stop_when_collapsed`` is set.
     """
     with distributed.process_group():
         with distributed.raise_on_all_ranks():
@@ -114,7 +116,7 @@ def resume(
     Raises:
         ValueError, FileNotFoundError: The folder holds no run that can be resumed, the data are missing,
             or their classes differ from those that the run was trained on.
-        OSError, FloatingPointError, MemoryError, Stopped: As ``run`` does.
+        OSError, FloatingPointError, MemoryError, Stopped, Collapsed: As ``run`` does.
     """
     folder = files.expand_user(folder)
     with distributed.process_group():
@@ -207,6 +209,9 @@ def _open(request: Request, stack: ExitStack) -> Session:
     loader = _loader(request, state)
     config = _resolved_config(request, state, loader)
     check_loader(loader, state.config, state.generator, state.discriminator)
+    evaluator = None
+    if writes and config.evaluate_every:
+        evaluator = monitor.Evaluator(config, loader)
     begun = saved
     if not saved:
         check = _hold(folder, stack, new=True)
@@ -224,7 +229,14 @@ def _open(request: Request, stack: ExitStack) -> Session:
             preflight.check_unused(folder)  # as another process may have begun there meanwhile
         stack.enter_context(run_folder.undone_if_failed(folder, state))
         log = run_folder.start(folder, config, loader)
-    return Session(config, state, loader, folder, None if log is None else report.Report(folder, log, check))
+    writer = None
+    if log is not None:
+        watch = monitor.Watch(folder, config, loader)
+        watch.resume(state.step)
+        if evaluator is not None:
+            evaluator.resume(folder, state.step)
+        writer = report.Report(folder, log, check, watch, evaluator)
+    return Session(config, state, loader, folder, writer)
 
 
 State = tuple[TrainState, list[dict[str, float]]]
@@ -364,11 +376,12 @@ def _hold(folder: Path, stack: ExitStack, *, new: bool = False) -> Callable[[], 
 
 
 class Due(NamedTuple):
-    """What to do after a step: check the losses, save, draw, and stop for a signal (its number, or 0)."""
+    """What to do after a step; ``stop`` is the number of a signal, or 0."""
 
     check: bool
     save: bool
     draw: bool
+    evaluate: bool
     stop: int
 
 
@@ -395,6 +408,7 @@ class Session:
 
         Raises:
             Stopped: A signal stopped the run.
+            Collapsed: The samples have collapsed, and ``config.stop_when_collapsed`` is set.
         """
         unsaved: list[StepMetrics] = []
         with explain_compile_errors(self.config.train), self._on_rank0() as writer:
@@ -406,17 +420,21 @@ class Session:
                 bar.update(self._images_per_step)
                 due = self._due(record.step, caught)
                 if due.check or due.save:
-                    check_finite(unsaved[-1 if self._on_cpu else -REPORT_EVERY :])
+                    self._check_finite(unsaved)
                 if record.step % REPORT_EVERY == 0:
                     bar.set_postfix_str(
                         f"step={record.step}, d_loss={record.d_loss:.3f}, g_loss={record.g_loss:.3f}"
                     )
-                if due.save or due.draw:
-                    self._write(due, unsaved, bar)
-                if due.save:
+                if self.writer and (text := self.writer.watch.see_losses(record)):
+                    _warn(bar, text)
+                collapsed = (due.draw or due.evaluate) and self._look(due, bar)
+                if due.save or collapsed:
+                    self._save(unsaved, bar)
                     unsaved.clear()
                 if due.stop:
                     raise Stopped(due.stop, self.folder, self.state.step)
+                if collapsed:
+                    raise Collapsed(self.folder, self.state.step)
         with self._on_rank0() as writer:
             if writer:
                 writer.animate()
@@ -429,6 +447,16 @@ class Session:
     def _on_cpu(self) -> bool:
         return self.loader.device.type == "cpu"
 
+    def _check_finite(self, unsaved: list[StepMetrics]) -> None:
+        """Stop a run whose losses are no longer finite, with its last losses and the reason in the folder."""
+        try:
+            check_finite(unsaved[-1 if self._on_cpu else -REPORT_EVERY :])
+        except FloatingPointError as error:
+            with self._on_rank0() as writer:
+                if writer is not None:
+                    writer.save_divergence([record.as_dict() for record in unsaved], str(error))
+            raise
+
     def _due(self, step: int, caught: list[int]) -> Due:
         check = self._on_cpu or step % REPORT_EVERY == 0
         signal = caught[0] if caught else 0
@@ -436,16 +464,29 @@ class Session:
         stop = distributed.all_reduce_max(signal) if check or distributed.world_size() == 1 else 0
         last = step == self.config.steps
         save = stop > 0 or last or step % self.config.checkpoint_every == 0
-        return Due(check, save, last or step % self.config.sample_every == 0, stop)
+        draw = last or step % self.config.sample_every == 0
+        every = self.config.evaluate_every
+        return Due(check, save, draw, every is not None and (last or step % every == 0), stop)
 
-    def _write(self, due: Due, unsaved: list[StepMetrics], bar: tqdm[Any]) -> None:
+    def _look(self, due: Due, bar: tqdm[Any]) -> bool:
+        """Draw and measure samples; return whether the run is to stop because they have collapsed."""
+        collapsed = False
         with self._on_rank0() as writer:
-            if writer is None:
-                return
-            writer.check()
-            if due.draw:
-                writer.draw(self.state)
-            if due.save:
+            if writer is not None:
+                writer.check()
+                if due.draw:
+                    texts, collapsed = writer.draw(self.state)
+                    for text in texts:
+                        _warn(bar, text)
+                if due.evaluate and writer.evaluator is not None:
+                    bar.write(writer.evaluator.measure(self.state), sys.stderr)
+        # All processes stop after the same step.
+        return self.config.stop_when_collapsed and distributed.all_reduce_max(int(collapsed)) > 0
+
+    def _save(self, unsaved: list[StepMetrics], bar: tqdm[Any]) -> None:
+        with self._on_rank0() as writer:
+            if writer is not None:
+                writer.check()
                 rows = [record.as_dict() for record in unsaved]
                 writer.save(self.state, rows)
                 bar.write(report.means(rows, bar.format_dict["rate"]), sys.stderr)
@@ -467,7 +508,16 @@ class Session:
         )
         if self.writer:
             bar.write(report.where_and_how(self.state.config, self.loader.device), sys.stderr)
+            if self.writer.evaluator:
+                bar.write(self.writer.evaluator.about, sys.stderr)
             if (size := distributed.world_size()) > 1:
                 each = f"{size} processes, {self.loader.share} images each, {batch} in a step"
                 bar.write(each, sys.stderr)
         return bar
+
+
+def _warn(bar: tqdm[Any], text: str) -> None:
+    """Warn above the progress bar, with no file name and line: the run's own numbers are the place."""
+    bar.clear()
+    warnings.warn(text, monitor.TrainingWarning, stacklevel=2)
+    bar.refresh()

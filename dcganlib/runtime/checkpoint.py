@@ -145,6 +145,19 @@ def save_generator(path: str | Path, generator: Generator, *, half: bool = False
     save_network(path, "generator", generator, _describe(generator), about, half=half)
 
 
+@torch.inference_mode(False)
+def copy_generator(generator: Generator) -> Generator:
+    """A copy of a generator on the CPU, without what a run has put on top of it to compute faster.
+
+    Args:
+        generator: On any device.
+    """
+    with torch.device("meta"):
+        copy = _generator(_describe(generator))
+    _fill(copy, generator.state_dict())
+    return copy.eval()
+
+
 def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tuple[Generator, dict[str, Any]]:
     """Load what ``save_generator`` wrote.
 

@@ -23,7 +23,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -68,6 +68,7 @@ COLUMNS = {  # header, width and digits in the table
 }
 
 Changes = Mapping[int, Mapping[str, Any]]
+Judge = Callable[[Tensor], dict[str, Any]]  # measures images, uint8 of shape (N, 1, 28, 28)
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,12 @@ class Ablation:
     train: Mapping[str, Any] = field(default_factory=dict)
     reduction: Literal["mean", "sum"] = "mean"
     saturating: bool = False
-    wider: int = 1
+    wider: float = 1
     trained: bool = True
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
         """The layers of (generator, discriminator)."""
-        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, WIDTH * self.wider)
+        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, int(WIDTH * self.wider))
         for layers, changes in zip(pair, (self.generator, self.discriminator), strict=True):
             for position, fields in changes.items():
                 layers[position] = replace(layers[position], **fields)
@@ -109,8 +110,10 @@ class Ablation:
         """The settings of its run from this seed."""
         return replace(BASE, seed=seed, **self.train)
 
-    def loss(self) -> Loss:
-        """The losses of both players."""
+    def loss(self) -> Loss | None:
+        """The losses of both players, if they are others than the settings name."""
+        if self.reduction == "mean" and not self.saturating:
+            return None
         d_loss = partial(discriminator_loss, reduction=self.reduction)
         return Loss(self.what, d_loss, minimax_generator_loss if self.saturating else generator_loss)
 
@@ -217,14 +220,9 @@ def run(
         layers.to(memory_format=torch.channels_last)  # and these are faster
     state = init_state(generator, discriminator, config)
     loader = datasets.make_loader(images, config.batch_size, rng=_rng(seed, 2))
-    begin, records, diverged = time.perf_counter(), [], None
+    begin, cpu_begin, records, diverged = time.perf_counter(), time.process_time(), [], None
     try:
-        for record in train(
-            state,
-            loader,
-            recipe.steps(budget),
-            loss=recipe.loss(),
-        ):
+        for record in train(state, loader, recipe.steps(budget), loss=recipe.loss()):
             check_finite([record])
             records.append(record)
     except FloatingPointError as error:
@@ -237,6 +235,7 @@ def run(
         "images": len(images),
         "diverged": diverged,
         "seconds": round(time.perf_counter() - begin, 1),
+        "cpu_seconds": round(time.process_time() - cpu_begin, 2),
         "reduction": recipe.reduction,
         "saturating": recipe.saturating,
         "train": asdict(config),
@@ -260,9 +259,11 @@ def _rng(seed: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(1_000 * (seed + 1) + purpose)
 
 
-def train_all(out: Path, recipes: Sequence[Ablation], seeds: int, images: Tensor, budget: int) -> None:
+def train_all(
+    out: Path, recipes: Sequence[Ablation], seeds: Iterable[int], images: Tensor, budget: int
+) -> None:
     """Train what is missing in ``out``, the first seed of all recipes first."""
-    for seed, recipe in product(range(seeds), recipes):
+    for seed, recipe in product(seeds, recipes):
         folder = out / f"{recipe.name}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -276,35 +277,25 @@ def train_all(out: Path, recipes: Sequence[Ablation], seeds: int, images: Tensor
 
 
 def measure_all(
-    out: Path, recipes: Sequence[Ablation], seeds: int, root: str | None, samples: int
-) -> dict[str, Any]:
-    """Measure the generators in ``out``, each by the same latents, against the training digits.
+    out: Path, recipes: Sequence[Ablation], seeds: Iterable[int], judge: Judge, samples: int
+) -> list[dict[str, Any]]:
+    """Measure the generators in ``out``, each by the same latents.
 
     Args:
         out: Folder of the runs. A run measured before with so many samples is not measured again.
         recipes: Of which to measure the runs.
-        seeds: How many runs of each.
-        root: Folder of the image sets.
-        samples: Images a generator draws, and real ones they are held against.
+        seeds: Which runs of each.
+        judge: From ``make_judge``.
+        samples: Images that a generator draws.
 
     Returns:
-        What ``--table`` prints, plain values for a JSON file. "floor" holds the measures of as many digits
-        of the test split: what a perfect generator would get.
+        A row for each run and kind of weights, of plain values for a JSON file.
 
     Raises:
         FileNotFoundError: A run is missing.
     """
-    network = classifier.load("mnist")
-    splits = [datasets.load("mnist", root=root, split=split) for split in ("train", "test")]
-    reals, held_out = (  # shuffled, as the first half of the test split is the easier one
-        split.images[torch.randperm(len(split), generator=_rng(0, 3 + index))[:samples]]
-        for index, split in enumerate(splits)
-    )
-    reference = metrics.extract(network, reals)
-    expected = metrics.class_histogram(splits[0].labels, len(splits[0].class_names))
-    judge = partial(_measures, network=network, reference=reference, expected=expected)
     rows = []
-    for recipe, seed in product(recipes, range(seeds)):
+    for recipe, seed in product(recipes, seeds):
         folder = out / f"{recipe.name}-{seed}"
         file = folder / "measures.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
@@ -313,19 +304,39 @@ def measure_all(
             files.write_text(file, json.dumps(found, indent=1) + "\n")
             print(f"{folder.name}: measured", flush=True)
         rows += [{name: value for name, value in row.items() if name != "samples"} for row in found]
-    return {
-        "command": "python benchmarks/recipes.py && python benchmarks/recipes.py --measure",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "set": "mnist, train split",
-        "seeds": list(range(seeds)),
-        "samples": samples,
-        "network": "classifier mnist",
-        "floor": judge(held_out),
-        "rows": rows,
-    }
+    return rows
 
 
-def _rows(folder: Path, judge: Callable[[Tensor], dict[str, Any]], samples: int) -> Iterator[dict[str, Any]]:
+def make_judge(data: str, root: str | None, samples: int) -> tuple[Judge, dict[str, Any]]:
+    """What measures a generator's images against training images.
+
+    Args:
+        data: mnist or fashion-mnist.
+        root: Folder of the image sets.
+        samples: How many training images the others are held against.
+
+    Returns:
+        (the judge, the floor); the floor holds the measures of as many images of the test split: what a
+        perfect generator would get.
+    """
+    network = classifier.load(data)
+    splits = [datasets.load(data, root=root, split=split) for split in ("train", "test")]
+    reals, held_out = (  # shuffled, as the first half of MNIST's test split is the easier one
+        split.images[torch.randperm(len(split), generator=_rng(0, 3 + index))[:samples]]
+        for index, split in enumerate(splits)
+    )
+    reference = metrics.extract(network, reals)
+    expected = metrics.class_histogram(splits[0].labels, len(splits[0].class_names))
+    judge = partial(_measures, network=network, reference=reference, expected=expected)
+    return judge, judge(held_out)
+
+
+def about_machine() -> str:
+    """The processor that the results were made on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _rows(folder: Path, judge: Judge, samples: int) -> Iterator[dict[str, Any]]:
     """The measures of one run: a row for its generator, and one for its moving average."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with open(folder / "history.csv", newline="", encoding="utf-8") as file:
@@ -415,9 +426,9 @@ def _number(value: float | list[int]) -> float:
     return float(len(value) if isinstance(value, list) else value)
 
 
-def sheet(folders: Sequence[Path]) -> Image.Image:
-    """The first row of each run's last grid, one below the other."""
-    grids = [Image.open(folder / "generator.png").convert("L") for folder in folders]
+def sheet(pages: Sequence[Path]) -> Image.Image:
+    """The first row of each grid of samples, one below the other."""
+    grids = [Image.open(page).convert("L") for page in pages]
     out = Image.new("L", (grids[0].width, ROW_HEIGHT * len(grids)))
     for place, grid in enumerate(grids):
         out.paste(grid.crop((0, 0, grid.width, ROW_HEIGHT)), (0, place * ROW_HEIGHT))
@@ -455,15 +466,25 @@ def main() -> None:
         train_all(
             options.out,
             recipes,
-            options.seeds,
+            range(options.seeds),
             images,
             TRAINED_IMAGES // 5 if options.quick else TRAINED_IMAGES,
         )
     if options.measure or options.quick:
-        found = measure_all(options.out, recipes, options.seeds, options.root, options.samples)
+        judge, floor = make_judge("mnist", options.root, options.samples)
+        found = {
+            "command": "python benchmarks/recipes.py && python benchmarks/recipes.py --measure",
+            "machine": about_machine(),
+            "set": "mnist, train split",
+            "seeds": list(range(options.seeds)),
+            "samples": options.samples,
+            "network": "classifier mnist",
+            "floor": floor,
+            "rows": measure_all(options.out, recipes, range(options.seeds), judge, options.samples),
+        }
         file.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(file, json.dumps(found, indent=1) + "\n")
-        sheet([options.out / f"{recipe.name}-0" for recipe in recipes]).save(
+        sheet([options.out / f"{recipe.name}-0" / "generator.png" for recipe in recipes]).save(
             file.with_suffix(".webp"), quality=50, method=6
         )
     if options.measure or options.quick or options.table:

@@ -166,7 +166,7 @@ def test_runs_that_are_there_or_in_work_elsewhere_are_left_alone(digits, narrow,
     (there / "config.json").write_text("kept", encoding="utf-8")
     elsewhere.mkdir()
     with files.locked(elsewhere):
-        recipes.train_all(tmp_path, [PAPER, BY_NAME["no-norm"], BY_NAME["keras"]], 1, digits, budget=64)
+        recipes.train_all(tmp_path, [PAPER, BY_NAME["no-norm"], BY_NAME["keras"]], [0], digits, budget=64)
     assert (there / "config.json").read_text(encoding="utf-8") == "kept"
     assert not (elsewhere / "config.json").exists()
     assert capsys.readouterr().out.startswith("keras-0: 4 steps, ")
@@ -180,18 +180,19 @@ def test_measures_are_taken_of_both_generators_and_once(
 ):
     monkeypatch.setattr(datasets, "load", lambda name, **options: mnist_mini)
     chosen = [PAPER, BY_NAME["flux-as-written"]]
-    recipes.train_all(tmp_path, chosen, 1, digits, budget=128)
-    found = recipes.measure_all(tmp_path, chosen, 1, None, 100)
-    assert [(row["recipe"], row["weights"]) for row in found["rows"]] == [
+    recipes.train_all(tmp_path, chosen, [0], digits, budget=128)
+    judge, floor = recipes.make_judge("mnist", None, 100)
+    rows = recipes.measure_all(tmp_path, chosen, [0], judge, 100)
+    assert [(row["recipe"], row["weights"]) for row in rows] == [
         (name, weights) for name in ("paper", "flux-as-written") for weights in ("last", "ema")
     ]
-    grey = found["rows"][2]
-    assert grey["spread"] < 0.02 < 0.3 < found["floor"]["spread"] < 0.5
-    assert grey["frechet"] > 10 * found["floor"]["frechet"]
+    grey = rows[2]
+    assert grey["spread"] < 0.02 < 0.3 < floor["spread"] < 0.5
+    assert grey["frechet"] > 10 * floor["frechet"]
     assert grey["d_loss"] is None
-    assert 0.1 < found["rows"][0]["d_loss"] < 2
+    assert 0.1 < rows[0]["d_loss"] < 2
     capsys.readouterr()
-    assert recipes.measure_all(tmp_path, chosen, 1, None, 100) == json.loads(json.dumps(found))
+    assert recipes.measure_all(tmp_path, chosen, [0], judge, 100) == json.loads(json.dumps(rows))
     assert capsys.readouterr().out == ""
 
 

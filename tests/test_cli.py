@@ -546,9 +546,12 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["sample", "no-such-run"], ["there is no run no-such-run"]),
         (["info", "MISSING"], ["there is no run"]),
         (["info", "EMPTY"], ["generator.safetensors"]),
-        (["fly"], ["Unrecognized options: fly", "data, train, resume, sample, evaluate, classifier"]),
+        (
+            ["fly"],
+            ["Unrecognized options: fly", "data, train, resume, sample, evaluate, diagnose, classifier"],
+        ),
         (["info", "--fly"], ["Unrecognized options: --fly"]),
-        ([], ["Expected one of {data, train, resume, sample, evaluate, classifier, info, doctor}"]),
+        ([], ["Expected one of {data, train, resume, sample, evaluate, diagnose, classifier, info, doctor}"]),
         (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, mnist-mini"]),
     ],
 )

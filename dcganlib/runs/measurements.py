@@ -161,7 +161,11 @@ def _material(
         labels = images.labels[order] if images.labels is not None else None
         return _Material(datasets.to_float(images.images[order]), labels, images.images)
     path = folder / "real.png"
-    return _Material(_tiles(path, config), None, None) if path.is_file() else None
+    if not path.is_file():
+        return None
+    tiles = _tiles(path, config)
+    empty = tiles == datasets.to_float(torch.tensor(128, dtype=torch.uint8))  # the colour of the gaps
+    return _Material(tiles[~empty.flatten(1).all(1)], None, None)
 
 
 def _loaded(config: ResolvedRunConfig, root: str | Path | None) -> ImageDataset | None:
@@ -183,7 +187,7 @@ def _grids(folder: Path, config: ResolvedRunConfig) -> list[Tensor]:
 
 
 def _tiles(path: Path, config: ResolvedRunConfig) -> Tensor:
-    """The images of a picture that ``plot.grid_image`` made; empty places at its end are left out."""
+    """The images of a picture that ``plot.grid_image`` made, empty places at its end among them."""
     size = int(config.data.image_size or 0)
     with Image.open(path) as picture:
         pixels = np.array(picture)
@@ -194,8 +198,6 @@ def _tiles(path: Path, config: ResolvedRunConfig) -> Tensor:
         for top in range(0, rows * (size + GAP), size + GAP)
         for left in range(0, columns * (size + GAP), size + GAP)
     ]
-    while len(tiles) > 1 and (tiles[-1] == 128).all():  # the colour of the gaps
-        tiles.pop()
     return datasets.to_float(torch.stack(tiles))
 
 

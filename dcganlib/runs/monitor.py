@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -31,16 +32,17 @@ BEST = "best.safetensors"
 METRICS = "metrics.csv"
 WARNINGS = "warnings.txt"
 
-D_WINS_STEPS = 500  # a healthy D can win for a while at the start
+D_WINS_STEPS = 400  # a healthy D can win for a while at the start
 D_WINS_WINDOW = 200  # steps over which the losses are averaged
-D_WINS_REAL, D_WINS_FAKE = 0.98, 0.02  # means of D(x) and D(G(z)) that say that it has won
+D_WINS_REAL, D_WINS_FAKE = 0.99, 0.005  # means of D(x) and D(G(z)) that say that it has won
 GRIDS = 3  # in a row that must agree
 UNIFORM_DIVERSITY = 0.25  # of the samples as a share of the training images': they look alike
 DIVERSE = 0.5  # above this they do not
 UNIFORM_STEPS = 1000  # for which a healthy G may draw nearly one image at the start
+FOOLED_STEPS, FOOLED = 300, 0.35  # fewer steps, where G draws one image and yet D(G(z)) is above this
 GROWTH = 1.2  # of the diversity over the last grids: it is about to become diverse
 STILL_STEPS = 300
-STILL_CHANGE = 0.002  # from grid to grid, as a share of the training images' diversity
+STILL_CHANGE = 0.01  # from grid to grid, as a share of the training images' diversity
 
 Row = history.Row
 
@@ -248,15 +250,10 @@ class Watch:
         """
         self._records.append(record)
         step = record.step
-        if step < D_WINS_STEPS or step % D_WINS_WINDOW or len(self._records) < D_WINS_WINDOW:
+        if step < D_WINS_STEPS or step % 100 or len(self._records) < D_WINS_WINDOW:
             return None
-        if getattr(self.config.train, "loss", "bce") != "bce":  # other losses' logits are no log-odds
-            return None
-        d_real, d_fake = (
-            sum(getattr(one, name) for one in self._records) / len(self._records)
-            for name in ("d_real", "d_fake")
-        )
-        if d_real < D_WINS_REAL or d_fake > D_WINS_FAKE:
+        d_real, d_fake = self._mean("d_real"), self._mean("d_fake")
+        if not (d_real >= D_WINS_REAL and d_fake <= D_WINS_FAKE):
             return None
         return self.add(
             step,
@@ -292,8 +289,9 @@ class Watch:
                 )
                 found.append(self.add(step, "samples_stand_still", text))
         self._before = step, images
-        late = step >= UNIFORM_STEPS and self._uniform[-1:] <= [GROWTH * one for one in self._uniform[:1]]
-        collapsed = len(self._uniform) == GRIDS and (self._was_diverse or late)
+        late = step >= UNIFORM_STEPS or (step >= FOOLED_STEPS and self._mean("d_fake") > FOOLED)
+        late &= self._uniform[-1:] <= [GROWTH * one for one in self._uniform[:1]]
+        collapsed = len(self._uniform) == GRIDS and (self._was_diverse or late) and self._still < GRIDS
         if collapsed:
             shown = ", ".join(f"{value:.2f}" for value in self._uniform)
             text = (
@@ -303,6 +301,12 @@ class Watch:
             )
             found.append(self.add(step, "collapsed", text))
         return [text for text in found if text is not None], collapsed
+
+    def _mean(self, name: str) -> float:
+        """Mean of D(x) or D(G(z)) over the last steps; NaN where D's logits are no log-odds."""
+        if not self._records or getattr(self.config.train, "loss", "bce") != "bce":
+            return math.nan
+        return mean(float(getattr(one, name)) for one in self._records)
 
     def add(self, step: int, name: str, text: str) -> str | None:
         """Keep a warning for ``save``, unless one of that name is there already.

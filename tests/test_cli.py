@@ -117,6 +117,12 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--decay-start": 1,
         "--decay-steps": 9,
         "--seed": 11,
+        "--loss": "hinge",
+        "--gradient-penalty": 0.125,
+        "--r1": 0.5,
+        "--r2": 0.375,
+        "--d-steps": 2,
+        "--augment": "color,cutout",
         "--center-crop": 12,
         "--max-images": 19,
         "--checkpoint-every": 5,
@@ -126,7 +132,7 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "--root": tmp_path,
     }
     words = [word for pair in options.items() for word in pair]
-    code, _, _ = call("train", image_folder, "--sync-batch-norm", *words)
+    code, _, _ = call("train", image_folder, "--sync-batch-norm", "--mirror", *words)
     assert code == 0
     content = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     assert content.pop("train") == {
@@ -142,6 +148,12 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
         "weight_decay": 0.01,
         "decay_start": 1,
         "decay_steps": 9,
+        "loss": "hinge",
+        "gradient_penalty": 0.125,
+        "r1": 0.5,
+        "r2": 0.375,
+        "d_steps": 2,
+        "augment": "color,cutout",
         "fast": True,
         "compile": False,
         "sync_batch_norm": True,
@@ -155,12 +167,14 @@ def test_every_option_of_train_reaches_the_run(call, image_folder, tmp_path):
             "channels": 3,
             "center_crop": 12,
             "max_images": 19,
+            "mirror": True,
         },
         "model": {"architecture": "dcgan", "base_channels": 3, "conditional": False},
         "steps": 1,
         "epochs": None,
         "checkpoint_every": 5,
         "sample_every": 2,
+        "init_from": None,
         "evaluate_every": None,
         "keep_best": False,
         "stop_when_collapsed": False,
@@ -451,7 +465,7 @@ def spoilt(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["mnits"], ["'mnits'", "mnist-mini, mnist, fashion-mnist"]),
+        (["mnits"], ["'mnits'", "mnist-mini, mnist, stacked-mnist, fashion-mnist"]),
         (["MISSING"], ["missing", "neither a folder, nor a zip, nor a known dataset"]),
         (["EMPTY"], ["no images in", "empty"]),
         (["BROKEN"], ["none of the 1 images", "can be read", "photo.jpg"]),
@@ -552,7 +566,7 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         ),
         (["info", "--fly"], ["Unrecognized options: --fly"]),
         ([], ["Expected one of {data, train, resume, sample, evaluate, diagnose, classifier, info, doctor}"]),
-        (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, mnist-mini"]),
+        (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, stacked-mnist, mnist-mini"]),
     ],
 )
 def test_a_bad_request_says_why_in_one_line(call, trained, spoilt, tmp_path, monkeypatch, arguments, words):

@@ -332,7 +332,7 @@ def test_without_its_data_a_run_is_compared_with_its_picture_of_real_images(disc
 def test_a_run_without_a_step_of_g_is_found_out(image_folder, tmp_path, monkeypatch, capsys):
     from dcganlib import train as training
 
-    def cut_off(discriminator, optimizer, fake, **options):
+    def cut_off(discriminator, optimizer, fake, real=None, **options):
         with torch.no_grad():
             return options["loss"](discriminator(fake.float()))
 

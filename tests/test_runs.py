@@ -876,7 +876,7 @@ def test_stored_results_name_the_command_that_makes_them_again():
         found = runs.results(name)
         script = re.search(r"benchmarks/\w+\.py", found["command"])
         assert script is None or (Path(__file__).parents[1] / script[0]).is_file()
-        assert found.get("rows") or found["measures"]
+        assert any(found.get(content) for content in ("rows", "measures", "sets", "features"))
     with pytest.raises(
         FileNotFoundError, match=rf"no results ages; the stored ones are {', '.join(sorted(names))}"
     ):

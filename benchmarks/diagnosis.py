@@ -3,10 +3,12 @@
 python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7    # the recordings, into runs/failures
 python benchmarks/diagnosis.py --young 0 1 2 3 4 5 6 7         # measure and judge them, store the tables
 
-The bounds of ``evaluation.diagnosis.RULES`` were chosen on the seeds below 5. The other seeds, on which
-nothing was chosen, say how often a failure is found and how often there is a false alarm. Healthy runs are
-the recordings' cures, runs only 200 steps old, and the runs in the package. Measurements are kept beside each
-recording, so that changed rules are judged again at once.
+The bounds of ``evaluation.diagnosis.RULES`` were set from the measurements of seeds below 5. The other seeds
+are reported apart. They are not wholly unseen: their first table was looked at before the last changes of the
+bounds, and the rule that a run of up to 250 steps cannot show a partial collapse answers a false alarm among
+them, so new seeds would do somewhat worse. Healthy runs are the recordings' cures, runs only 200 steps old,
+and the runs in the package. Measurements are kept beside each recording, so that changed rules are judged
+again at once.
 """
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ def confusion(found: Measured) -> list[dict[str, Any]]:
 
     Returns:
         A row for each failure and kind of healthy run: its name, and for the seeds that the bounds were
-        chosen on ("seen") and the others ("held_out") how many runs there are, in how many the failure was
+        set from ("seen") and the others ("held_out") how many runs there are, in how many the failure was
         found (in healthy ones: nothing), in how many something else, and all findings with their number.
     """
     rows = []
@@ -176,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "command": "python benchmarks/diagnosis.py --young 0 1 2 3 4 5 6 7",
         "recordings": "python benchmarks/failures.py record --seed 0 1 2 3 4 5 6 7",
         "seeds": [seed for seed in seeds if seed < CHOSEN_ON],
+        "note": "The first table of the held-out seeds was looked at before the last changes of the bounds, "
+        "one of which answers a false alarm among them: new seeds would do somewhat worse.",
         "held_out_seeds": [seed for seed in seeds if seed >= CHOSEN_ON],
         "totals": {part: totals(rows, part) for part in ("seen", "held_out")},
         "rows": rows,

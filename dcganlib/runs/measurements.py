@@ -74,7 +74,7 @@ def measure(
     found = {"diverged": float(any(name == "diverged" for _, name, _ in monitor.read_warnings(path)))}
     if (path / "history.csv").is_file():  # else it ended before its first checkpoint
         found |= diagnosis.of_history(history.read(path / "history.csv"))
-    if getattr(config.train, "loss", "bce") != "bce":  # whose logits are no log-odds, and losses no nats
+    if config.train.loss != "bce":  # whose logits are no log-odds, and losses no nats
         found = {name: value for name, value in found.items() if name in ("diverged", "lost", "steps")}
     if state is not None:
         found["g_update"], found["d_update"] = map(

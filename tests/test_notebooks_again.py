@@ -40,7 +40,7 @@ WRITERS = {
 }
 READERS = {"Image.open"}
 ELSEWHERE = re.compile(r"tempfile\.|\b(temporary|folder|buffer)\b")  # what such a call mentions
-ALLOWED = re.compile(r"tempfile\.(TemporaryDirectory|mkdtemp)\(\)|BytesIO\(\)")  # what those names stand for
+ALLOWED = re.compile(r"\b(TemporaryDirectory|mkdtemp)\(\)|BytesIO\(\)")  # what those names stand for
 
 RUN = """
 import json, os, sys

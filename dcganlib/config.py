@@ -313,7 +313,7 @@ class TrainConfig(Checked):
             relativistic (on pairs of a real and a generated image).
         gradient_penalty: Weight of WGAN-GP's penalty, which pulls the slope of D between real and generated
             images to 1; 10 in its paper, 0: none. The penalties need a D without batch norm.
-        r1: Weight (gamma) of the penalty gamma/2 |grad D|^2 on real images; 0: none.
+        r1: Weight (gamma) of R1: gamma/2 times the squared slope of D at real images; 0: none.
         r2: The same on generated images.
         d_steps: Steps of D for each step of G, each with a new batch and new z; 5 for WGAN-GP.
         augment: Differentiable augmentation of all images that D sees, for small datasets: none, or one or

@@ -232,7 +232,7 @@ class SpectralNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, shape: torch.Size, dim: int) -> None:
+    def __init__(self, shape: tuple[int, ...], dim: int) -> None:
         super().__init__()
         self.dim = dim
         self.register_buffer("u", torch.zeros(shape[dim], dtype=torch.float32))

@@ -220,7 +220,7 @@ LOSSES = {
 def gradient_penalty(
     discriminator: nn.Module, real: Tensor, fake: Tensor, *, rng: torch.Generator | None = None
 ) -> Tensor:
-    """How far D's slope is from 1 between real and generated images: the mean of (|grad D(x')| - 1)^2.
+    """How far D's slope is from 1 between real and generated images: the mean of ``(|grad D(x')| - 1)^2``.
 
     Each x' = e x + (1 - e) G(z) is drawn uniformly from the line between the two images of a pair.
 
@@ -244,7 +244,7 @@ def gradient_penalty(
 
 
 def zero_centered_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """How steep D is at some images: the mean of |grad D(x)|^2. R1 takes real images, R2 generated ones.
+    """How steep D is at some images: the mean of ``|grad D(x)|^2``. R1 takes real images, R2 generated ones.
 
     At equilibrium D is flat on the data. With this term training converges near there and does not circle.
 

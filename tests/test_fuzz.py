@@ -147,7 +147,7 @@ def test_lists_read_otherwise_than_they_were_written_are_a_finding():
 
 def test_a_history_that_loses_rows_is_a_finding(tmp_path, monkeypatch):
     sound = fuzz.history._sound_lines
-    monkeypatch.setattr(fuzz.history, "_sound_lines", lambda path, step: (sound(path, step)[0][1:], False))
+    monkeypatch.setattr(fuzz.history, "_sound_lines", lambda *asked: (sound(*asked)[0][1:], False))
     outcomes = [fuzz.try_case(0, number, ["history_file"])[1:] for number in range(20)]
     assert [said for outcome, said in outcomes if outcome == "FINDING"]
     assert all("rows these are left" in said or "line is lost" in said for _, said in outcomes if said)

@@ -61,8 +61,9 @@ unit: $(DONE)    ## unit tests with coverage
 
 # A notebook is run by one process from its first cell to its last, on one thread: two side by side are then
 # faster than one after the other on two threads, and the outputs are the same.
+# Progress bars appear only where something takes long, so they are switched off: on a slow machine they would differ.
 notebooks: $(DONE)    ## re-run every notebook and compare each output with the stored one
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --junitxml=_build/tests/notebooks.xml $(NOTEBOOKS)
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --quiet -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --junitxml=_build/tests/notebooks.xml $(NOTEBOOKS)
 
 pages: book    ## try the rendered pages in headless Chromium: navigation, width, accessibility
 	@RENDERED=_build/html $(BIN)/pytest --quiet -rs --junitxml=_build/tests/pages.xml tests/test_pages.py || test $$? = 5

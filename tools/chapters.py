@@ -59,8 +59,9 @@ AVX512, AVX2 = "AVX-512", "AVX2"  # the two kinds of processor whose run times a
 KINDS = {AVX512: "with AVX-512 and bfloat16", AVX2: "with instructions limited to AVX2"}
 LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
 WAITING = {
-    "OMP_WAIT_POLICY": "PASSIVE"
-}  # a thread that waits by spinning takes the core from the one it waits for
+    "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits by spinning takes the core from the one it waits for
+    "TQDM_DISABLE": "1",  # progress bars appear on slow machines alone
+}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STAMPED = ("README.md", "CONTRIBUTING.md", "CITATION.cff", "pyproject.toml", "book/*.md")
 

@@ -80,7 +80,7 @@ def _recordings(out: Path) -> Iterator[tuple[str, int, Path]]:
 
 @cache
 def _images(config: DataConfig) -> datasets.ImageDataset:
-    options = {name: value for name, value in vars(config).items() if name != "data"}
+    options = {name: value for name, value in vars(config).items() if name not in ("data", "mirror")}
     return datasets.load(config.data, **options)
 
 

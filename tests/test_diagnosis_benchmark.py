@@ -5,6 +5,7 @@ import json
 import diagnosis as benchmark
 import pytest
 
+from dcganlib.config import DataConfig
 from dcganlib.evaluation import diagnosis
 
 WINS = {"d_real": 0.9999, "d_fake": 0.0001}
@@ -44,3 +45,8 @@ def test_the_stored_table_is_of_the_rules_that_there_are():
         assert rows[name]["seen"]["hits"] == rows[name]["seen"]["runs"] > 1
     assert set(stored["held_out_seeds"]) == {5, 6, 7}
     assert len(stored["seeds"]) == 5
+
+
+def test_the_images_of_a_recording_are_read_whatever_its_options_for_training():
+    images = benchmark._images(DataConfig("mnist-mini", max_images=20, mirror=True))
+    assert images.images.shape == (20, 1, 28, 28)

@@ -80,8 +80,7 @@ def _recordings(out: Path) -> Iterator[tuple[str, int, Path]]:
 
 @cache
 def _images(config: DataConfig) -> datasets.ImageDataset:
-    options = {name: value for name, value in vars(config).items() if name not in ("data", "mirror")}
-    return datasets.load(config.data, **options)
+    return datasets.load(config.data, **config.load_options)
 
 
 def confusion(found: Measured) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from flat import TINY, run
 from PIL import Image
 
 from dcganlib import datasets, zoo
@@ -44,6 +45,17 @@ def _one_thread():
 def _closed_figures():
     yield
     plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def train_discs(request, image_folder, tmp_path_factory):
+    """Train on the discs into a new folder, with the module's CONFIG: ``train_discs(steps=6)``."""
+
+    def make(**options):
+        out = tmp_path_factory.mktemp("runs") / "run"
+        return run(str(image_folder), out, device="cpu", config=request.module.CONFIG, **(TINY | options))
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,9 @@ from dataclasses import fields
 from dcganlib import runs
 from dcganlib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 
+TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
+"""Options of a run on the discs: a few seconds of training."""
+
 
 def run_config(data, *, config=None, **options):
     """Make a ``RunConfig``: ``run_config("mnist", steps=3, base_channels=4, config=TrainConfig())``."""

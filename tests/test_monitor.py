@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from flat import run, run_config
+from flat import TINY, run, run_config
 
 from dcganlib import cli, datasets, models, runs
 from dcganlib.config import ConfigError, DataConfig, ResolvedRunConfig, RunConfig, SampleConfig, TrainConfig
@@ -16,21 +16,9 @@ from dcganlib.runtime import checkpoint
 from dcganlib.runtime.step_metrics import StepMetrics
 from dcganlib.train import init_state
 
-TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
 CONFIG = TrainConfig(batch_size=4, seed=3, ema=0.5)
 
 pytestmark = pytest.mark.usefixtures("quick_curves")
-
-
-@pytest.fixture(scope="module")
-def train_discs(image_folder, tmp_path_factory):
-    """Train on the discs into a new folder: ``train_discs(steps=6)``."""
-
-    def make(**options):
-        out = tmp_path_factory.mktemp("runs") / "run"
-        return run(str(image_folder), out, device="cpu", config=CONFIG, **(TINY | options))
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flat import run, run_config
+from flat import TINY, run, run_config
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -28,21 +28,9 @@ from dcganlib.runtime.device import resolve
 from dcganlib.train import init_state, train
 from dcganlib.viz import plot
 
-TINY = {"image_size": 16, "channels": 1, "base_channels": 4, "checkpoint_every": 4, "sample_every": 2}
 CONFIG = TrainConfig(batch_size=4, seed=3)
 
 pytestmark = pytest.mark.usefixtures("quick_curves")
-
-
-@pytest.fixture(scope="module")
-def train_discs(image_folder, tmp_path_factory):
-    """Train on the discs into a new folder: ``train_discs(steps=6)``."""
-
-    def make(**options):
-        out = tmp_path_factory.mktemp("runs") / "run"
-        return run(str(image_folder), out, device="cpu", config=CONFIG, **(TINY | options))
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dcganlib.evaluation import classifier, diagnosis, metrics
 from dcganlib.evaluation.diagnosis import Finding, Measurements
 from dcganlib.latents import sample_z
 from dcganlib.runs import folder as run_folder
-from dcganlib.runs import history, monitor
+from dcganlib.runs import history, monitor, report
 from dcganlib.runs.context import torch_defaults
 from dcganlib.runtime import checkpoint
 from dcganlib.train import TrainState
@@ -182,8 +182,7 @@ def _loaded(config: ResolvedRunConfig, root: str | Path | None) -> ImageDataset 
 
 def _grids(folder: Path, config: ResolvedRunConfig) -> list[Tensor]:
     """The sample grids of a run, in order of their steps: float32 (N, C, H, W) in [-1, 1] each."""
-    paths = (folder / "samples").glob("step_*.png")
-    return [_tiles(path, config) for path in sorted(paths, key=lambda path: int(path.stem[5:]))]
+    return [_tiles(path, config) for path in report.grid_paths(folder, "samples")]
 
 
 def _tiles(path: Path, config: ResolvedRunConfig) -> Tensor:

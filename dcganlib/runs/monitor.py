@@ -240,7 +240,7 @@ class Watch:
             self._unsaved = []
 
     def see_losses(self, record: StepMetrics) -> str | None:
-        """Look at the metrics of the next step.
+        """Take in the metrics of the next step.
 
         Args:
             record: The metrics.
@@ -263,7 +263,7 @@ class Watch:
         )
 
     def see_samples(self, step: int, images: Tensor, labels: Tensor | None) -> tuple[list[str], bool]:
-        """Look at the next grid of samples.
+        """Take in the next grid of samples.
 
         Args:
             step: Step of the run.
@@ -304,7 +304,7 @@ class Watch:
 
     def _mean(self, name: str) -> float:
         """Mean of D(x) or D(G(z)) over the last steps; NaN where D's logits are no log-odds."""
-        if not self._records or getattr(self.config.train, "loss", "bce") != "bce":
+        if not self._records or self.config.train.loss != "bce":
             return math.nan
         return mean(float(getattr(one, name)) for one in self._records)
 

@@ -132,7 +132,7 @@ def animate(folder: Path, name: str) -> None:
         folder: Folder of the run.
         name: Name of the grids' folder in it.
     """
-    paths = sorted((folder / name).glob("step_*.png"), key=_step)
+    paths = grid_paths(folder, name)
     if not paths:
         return
     with Image.open(paths[0]) as first:
@@ -145,6 +145,11 @@ def animate(folder: Path, name: str) -> None:
         )
         paths = [paths[i * (len(paths) - 1) // (room - 1)] for i in range(room)]
     plot.animate(map(opened, paths), folder / f"{name}.gif")
+
+
+def grid_paths(folder: Path, name: str) -> list[Path]:
+    """The grids in a folder of a run, such as "samples", in order of their steps."""
+    return sorted((folder / name).glob("step_*.png"), key=_step)
 
 
 def opened(path: Path) -> Image.Image:

@@ -85,6 +85,7 @@ class Ablation:
         saturating: Whether G descends the loss of the minimax game, see ``losses.minimax_generator_loss``.
         wider: Width of both networks, as a multiple of ``WIDTH``.
         trained: Whether it is trained at all.
+        image_size, channels: Of the images.
     """
 
     name: str
@@ -97,10 +98,14 @@ class Ablation:
     saturating: bool = False
     wider: float = 1
     trained: bool = True
+    image_size: int = IMAGE_SIZE
+    channels: int = CHANNELS
 
     def layers(self) -> tuple[list[Layer], list[Layer]]:
         """The layers of (generator, discriminator)."""
-        pair = ARCHITECTURES[self.architecture].layers(IMAGE_SIZE, CHANNELS, int(WIDTH * self.wider))
+        pair = ARCHITECTURES[self.architecture].layers(
+            self.image_size, self.channels, int(WIDTH * self.wider)
+        )
         for layers, changes in zip(pair, (self.generator, self.discriminator), strict=True):
             for position, fields in changes.items():
                 layers[position] = replace(layers[position], **fields)
@@ -195,16 +200,22 @@ ABLATIONS = (
 
 
 def run(
-    recipe: Ablation, seed: int, images: Tensor, folder: Path, budget: int = TRAINED_IMAGES
+    recipe: Ablation,
+    seed: int,
+    images: Tensor,
+    folder: Path,
+    budget: int = TRAINED_IMAGES,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train a recipe once, and keep both generators, the history and the settings in ``folder``.
 
     Args:
         recipe: What to train.
         seed: Seed of everything random.
-        images: uint8 of shape (N, 1, 28, 28).
+        images: uint8 of shape (N, C, H, W), as large as the recipe's.
         folder: An existing folder. ``config.json`` is written last, so where it is, the run is whole.
         budget: How many images to show.
+        device: Where to train.
 
     Returns:
         The content of ``config.json``. A run that diverges is a result, marked by "diverged"; its generators
@@ -212,14 +223,14 @@ def run(
     """
     config = recipe.config(seed)
     g_layers, d_layers = recipe.layers()
-    generator = Generator(IMAGE_SIZE, CHANNELS, layers=g_layers)
-    discriminator = Discriminator(IMAGE_SIZE, CHANNELS, layers=d_layers)
+    generator = Generator(recipe.image_size, recipe.channels, layers=g_layers)
+    discriminator = Discriminator(recipe.image_size, recipe.channels, layers=d_layers)
     for purpose, network in enumerate((generator, discriminator)):
         init_weights(network, _rng(seed, purpose))
         layers = network.blocks[1:] if network is generator else network  # what projects z would be slower
         layers.to(memory_format=torch.channels_last)  # and these are faster
-    state = init_state(generator, discriminator, config)
-    loader = datasets.make_loader(images, config.batch_size, rng=_rng(seed, 2))
+    state = init_state(generator.to(device), discriminator.to(device), config)
+    loader = datasets.make_loader(images, config.batch_size, rng=_rng(seed, 2), device=device)
     begin, cpu_begin, records, diverged = time.perf_counter(), time.process_time(), [], None
     try:
         for record in train(state, loader, recipe.steps(budget), loss=recipe.loss()):
@@ -260,7 +271,12 @@ def _rng(seed: int, purpose: int) -> torch.Generator:
 
 
 def train_all(
-    out: Path, recipes: Sequence[Ablation], seeds: Iterable[int], images: Tensor, budget: int
+    out: Path,
+    recipes: Sequence[Ablation],
+    seeds: Iterable[int],
+    images: Tensor,
+    budget: int,
+    device: str = "cpu",
 ) -> None:
     """Train what is missing in ``out``, the first seed of all recipes first."""
     for seed, recipe in product(seeds, recipes):
@@ -269,7 +285,7 @@ def train_all(
         try:
             with files.locked(folder):
                 if not (folder / "config.json").is_file():
-                    about = run(recipe, seed, images, folder, budget)
+                    about = run(recipe, seed, images, folder, budget, device)
                     end = about["diverged"] or f"{about['steps']} steps"
                     print(f"{folder.name}: {end}, {about['seconds']} s", flush=True)
         except BlockingIOError:

@@ -54,7 +54,9 @@ def in_colour(recipe: Ablation) -> Ablation:
 def make_judge(root: str | None, samples: int, device: torch.device) -> tuple[Judge, dict[str, Any]]:
     """What measures generated faces against training images; and the floor, of held-out ones."""
     network = classifier.load("faces").to(device)
-    splits = {split: datasets.load("faces", root=root, split=split).images for split in ("train", "valid", "test")}
+    splits = {
+        split: datasets.load("faces", root=root, split=split).images for split in ("train", "valid", "test")
+    }
     reals, held_out = (
         images[torch.randperm(len(images), generator=torch.Generator().manual_seed(3))[:samples]]
         for images in (splits["train"], torch.cat([splits["valid"], splits["test"]]))
@@ -102,7 +104,9 @@ def climb(
     Returns:
         (the tries, a row for each run and kind of weights).
     """
-    tried = [in_colour(rung.recipe(f"try-{rung.name}-{i}", settings)) for i, settings in enumerate(rung.tries)]
+    tried = [
+        in_colour(rung.recipe(f"try-{rung.name}-{i}", settings)) for i, settings in enumerate(rung.tries)
+    ]
     train_all(out, tried, [TRY_SEED], images, TRY_STEPS * BATCH, device)
     found = [
         row.get("frechet")
@@ -126,11 +130,11 @@ def collect(out: Path, judge: Judge, floor: dict[str, Any], machine: str) -> dic
         trained = next(one for one in RUNGS if one.name == (rung.trains_as or rung.name))
         tried, measured = climb(trained, out, judge, torch.empty(0), SEEDS, "cpu")
         tries += tried if rung is trained else []
-        rows += list(_rows(rung, measured, out))
-    for row in rows:  # a GPU has its own clock: images a second of the whole run, in place of processor time
-        folder = out / f"{dict((r.name, r.trains_as or r.name) for r in RUNGS)[row['rung']]}-{row['seed']}"
-        about = json.loads((folder / "config.json").read_text("utf-8"))
-        row["images_per_second"] = round(about["steps"] * BATCH / about["seconds"], 1)
+        for row in _rows(rung, measured, out):
+            about = json.loads((out / f"{trained.name}-{row['seed']}" / "config.json").read_text("utf-8"))
+            # A GPU has its own clock: of the whole run, in place of processor time.
+            row["images_per_second"] = round(about["steps"] * BATCH / about["seconds"], 1)
+            rows.append(row)
     return {
         "command": "python benchmarks/ladder_faces.py && python benchmarks/ladder_faces.py --store",
         "machine": machine,

@@ -1,6 +1,6 @@
 """Store a finished run in the package: its config, history, animation and 16-bit weights, no checkpoint.
 
-Of a run with averaged weights only these are stored, with the last grid of the other weights as an image.
+Of a generator with averaged weights only these are stored, with the last grid of the others as an image.
 
 dcganlib train mnist --precision bfloat16 --out runs/mnist
 python tools/store_run.py runs/mnist mnist
@@ -38,13 +38,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "history.csv"):
         shutil.copy(run.folder / name, out / name)
-    weights = "generator" if run.ema_generator is None else "ema"
+    weights, step = "generator" if run.ema_generator is None else "ema", int(run.history[-1]["step"])
     checkpoint.save_generator(
-        out / f"{weights}.safetensors",
-        run.ema_generator or run.generator,
-        half=True,
-        step=int(run.history[-1]["step"]),
+        out / f"{weights}.safetensors", run.ema_generator or run.generator, half=True, step=step
     )
+    if run.discriminator is not None:  # a run of an older version has kept none
+        checkpoint.save_discriminator(
+            out / "discriminator.safetensors", run.discriminator, half=True, step=step
+        )
     plot.animate([Image.open(path) for path in chosen], out / "samples.webp")
     if run.ema_generator is not None:
         last = sorted((run.folder / "samples").glob("step_*.png"))[-1]

@@ -178,15 +178,18 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> tupl
     return generator.to(device), about
 
 
-def save_discriminator(path: str | Path, discriminator: Discriminator, **about: Any) -> None:
+def save_discriminator(
+    path: str | Path, discriminator: Discriminator, *, half: bool = False, **about: Any
+) -> None:
     """Save a discriminator alone, as ``save_generator`` does a generator.
 
     Args:
         path: File to write, replaced only when complete.
         discriminator: On any device.
+        half: Store floats in 16 bits: half the size.
         about: JSON values to store with it.
     """
-    save_network(path, "discriminator", discriminator, _describe(discriminator), about)
+    save_network(path, "discriminator", discriminator, _describe(discriminator), about, half=half)
 
 
 def load_discriminator(

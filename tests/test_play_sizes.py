@@ -1,4 +1,4 @@
-"""The size calculator of the pages: its arithmetic against dcganlib and PyTorch, and its view in a browser."""
+"""The size calculator of the pages: its arithmetic against dcganlib and PyTorch, its view in a browser."""
 
 import itertools
 import json
@@ -200,6 +200,7 @@ def test_each_chain_of_the_zoo_is_in_the_pages_as_it_is_in_the_library():
 def presets(blank, script):
     """Each chain of the zoo as the script reads it: two networks that `describe` takes."""
     blank.add_script_tag(path=PLAY / "architectures.js")
+    blank.add_script_tag(path=PLAY / "elements.js")
     blank.add_script_tag(path=PLAY / "size-calculator.js")
     return blank.evaluate(
         """Object.fromEntries(Object.keys(play.architectures.chains)
@@ -354,7 +355,7 @@ def test_the_copied_code_makes_the_networks_of_the_zoo(script, presets, zoo_pair
 def test_the_copied_code_of_any_chain_has_the_sizes_and_parameters_shown(script):
     source = random.Random(2)
     chains = legal_chains(2, 60)
-    for size, layers, up in chains:
+    for _, layers, _ in chains:
         for layer in layers:
             layer |= {"norm": source.choice([None, "batch", "batch1d", "spectral"]), "dropout": 0.25}
             layer |= {
@@ -377,3 +378,185 @@ def test_the_copied_code_of_any_chain_has_the_sizes_and_parameters_shown(script)
         written = [int(found) for found in re.findall(r"# (\d+) × \1$", code, re.M)]
         assert written == [one["outPixels"] for one in row]
         assert isinstance(made, nn.Sequential)
+
+
+@pytest.fixture(scope="module")
+def figure(blank, presets):
+    """``figure("size-calculator")`` puts a new figure into the page and returns it."""
+    blank.add_script_tag(path=PLAY / "taps.js")
+    blank.add_style_tag(path=STATIC / "book.css")
+
+    def make(name):
+        blank.evaluate(
+            """async (name) => {
+                 const box = document.createElement("div");
+                 box.className = `play-box play-${name}`;
+                 document.body.replaceChildren(box);
+                 await play.made[name](box, {}); }""",
+            name,
+        )
+        return blank.locator(".play-box")
+
+    return make
+
+
+def test_the_calculator_opens_with_the_tutorials_discriminator_and_its_unseen_pixels(figure, zoo_pairs):
+    box = figure("size-calculator")
+    assert box.locator("select").input_value() == "celeba-post"
+    assert box.locator(".sizes-size").all_inner_texts() == [
+        "64 → 31",
+        "31 → 14",
+        "14 → 11",
+        "11 → 4",
+        "4 → 1",
+    ]
+    assert "never sees 732 of the image's 4,096 pixels (17.9%)" in box.locator(".sizes-image").inner_text()
+    unread = [text.split("\n")[1] for text in box.locator(".sizes-facts > div:first-child").all_inner_texts()]
+    assert unread == ["0 px", "1 px", "0 px", "1 px", "0 px"]
+    _, built = zoo_pairs["celeba-post"]
+    assert f"{models.count_parameters(built):,} parameters" in box.locator("output").first.inner_text()
+
+
+def test_a_changed_field_changes_what_follows_and_an_illegal_one_says_why(figure):
+    box = figure("size-calculator")
+    box.get_by_label("Padding of D1").fill("1")
+    assert box.locator(".sizes-size").all_inner_texts()[:2] == ["64 → 32", "32 → 15"]
+    box.get_by_label("Kernel of D2").fill("40")
+    error = attempt(sizes.feature_sizes, 64, [{"kernel": 4, "stride": 2, "padding": 1}, {"kernel": 40}])
+    assert box.locator(".sizes-error").inner_text() == error
+    assert box.get_by_label("Kernel of D2").get_attribute("aria-invalid") == "true"
+    assert box.get_by_label("Kernel of D1").get_attribute("aria-invalid") == "false"
+    box.get_by_text("Both networks as PyTorch code").click()
+    assert box.locator("textarea").input_value() == f"# {error}"
+    assert box.get_by_role("button", name="Copy").is_disabled()
+    box.get_by_label("Kernel of D2").fill("4")
+    assert (
+        not box.locator(".sizes-error").is_visible()
+        or "expected 1 at 1" in box.locator(".sizes-error").inner_text()
+    )
+    box.get_by_label("Kernel of D2").fill("9999999")
+    box.get_by_label("Padding of D2").fill("9999999")
+    assert "this calculator goes up to 1024 pixels" in box.locator(".sizes-error").inner_text()
+
+
+def test_the_standard_chain_and_another_width_make_the_librarys_networks(figure):
+    box = figure("size-calculator")
+    box.get_by_label("Image size").fill("97")
+    box.get_by_label("Base width").fill("8")
+    box.get_by_label("Latent size").fill("10")
+    box.get_by_role("button", name="Standard chain for this size").click()
+    code = box.locator("textarea").input_value()
+    for kind, built in zip(
+        NETWORKS,
+        zoo.build("dcgan", image_size=97, base_channels=8, latent_dim=10),
+        strict=True,
+    ):
+        made = run_code(code, kind)
+        assert [repr(one) for one in made] == [repr(one) for block in built.blocks for one in block]
+    assert not box.locator(".sizes-error").is_visible()
+    box.get_by_label("Image size").fill("15")
+    box.get_by_role("button", name="Standard chain for this size").click()
+    assert "image_size must be from 16 to 256 pixels" in box.locator(".sizes-error").inner_text()
+
+
+def test_layers_are_added_and_removed_by_keyboard(figure, blank):
+    box = figure("size-calculator")
+    box.get_by_role("radio", name="Generator").check()
+    assert box.locator(".sizes-layers > li").count() == 5
+    box.get_by_role("button", name="Add a layer").press("Enter")
+    assert box.locator(".sizes-size").all_inner_texts()[-1] == "64 → 128"
+    assert blank.evaluate("document.activeElement.getAttribute('aria-label')") == "Kernel of G5"
+    assert "expected 3 at 64" in box.locator(".sizes-error").inner_text()
+    box.get_by_role("button", name="Remove G1").press("Enter")
+    assert box.locator(".sizes-size").all_inner_texts()[0] == "1 → 2"
+    assert blank.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove G1"
+
+
+def test_a_chain_that_the_search_found_is_used(figure):
+    box = figure("size-calculator")
+    box.get_by_role("radio", name="Generator").check()
+    box.get_by_text("Which layers lead").press("Enter")
+    box.get_by_label("Layers", exact=True).fill("3")
+    box.get_by_label("Kernel up to").fill("8")
+    box.get_by_label("Stride up to").fill("4")
+    found = box.locator(".sizes-found li").first
+    chain = found.inner_text().split("\n")[-1].split(":")[0].split(" → ")
+    found.get_by_role("button").click()
+    assert box.locator(".sizes-size").all_inner_texts() == [
+        f"{before} → {after}" for before, after in itertools.pairwise(chain)
+    ]
+    assert not box.locator(".sizes-error").is_visible()
+    network = run_code(box.locator("textarea").input_value(), "generator")
+    assert network(torch.zeros(2, 100, 1, 1)).shape == (2, 3, 64, 64)
+    box.get_by_label("Kernel up to").fill("99")
+    assert "kernel must be at most 16" in box.locator("details output").inner_text()
+
+
+def test_the_code_is_copied(figure, blank):
+    box = figure("size-calculator")
+    box.get_by_text("Both networks as PyTorch code").click()
+    box.get_by_role("button", name="Copy").click()
+    box.get_by_role("button", name="Copied").wait_for()
+    assert blank.evaluate("getSelection().toString() || document.activeElement.value").startswith(
+        "from torch"
+    )
+
+
+def test_a_pixel_is_followed_by_pointer_and_by_keyboard(figure):
+    box = figure("taps")
+    said = box.locator("output")
+    assert said.inner_text() == "Output 1 = 1 · input 1 + 2 · input 2 + 3 · input 3 + 4 · input 4."
+    box.get_by_role("slider", name="Pixel").focus()
+    box.get_by_role("slider", name="Pixel").press("ArrowLeft")
+    assert said.inner_text() == "Output 0 = 1 · 0 + 2 · input 0 + 3 · input 1 + 4 · input 2."
+    box.locator("svg").first.locator("g", has_text=re.compile("^7$")).hover()
+    assert said.inner_text() == "Input 7 is added 3 times to output 3."
+    assert "column 7 is marked" in box.locator(".taps-matrix").get_attribute("aria-label")
+    box.get_by_label("Layer").select_option("transposed")
+    box.get_by_label("Follow").select_option("input")
+    assert (
+        said.inner_text()
+        == "Input 0 is added 2 times to output 0, 3 times to output 1, 4 times to output 2; 1 more cut off."
+    )
+
+
+def numbers_of(matrix):
+    """The weights of a drawn matrix as {(row, column): weight}."""
+    drawn = matrix.evaluate(
+        """(svg) => [...svg.querySelectorAll("text")].map((text) =>
+             [text.getAttribute("y") - 0.5, text.getAttribute("x") - 0.5, Number(text.textContent)])"""
+    )
+    return {(round(row), round(column)): weight for row, column, weight in drawn}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_drawn_matrix_is_pytorchs(figure, transposed):
+    box = figure("taps")
+    box.get_by_label("Layer").select_option("transposed" if transposed else "convolution")
+    for name, value in {"Input": 6, "Kernel": 3, "Stride": 2, "Padding": 1}.items():
+        box.get_by_label(name, exact=True).fill(str(value))
+    weight = torch.tensor([[[1.0, 2.0, 3.0]]])
+    layer = F.conv_transpose1d if transposed else F.conv1d
+    expected = layer(torch.eye(6)[:, None], weight, None, 2, 1)[:, 0].T
+    places = {tuple(place): int(expected[tuple(place)]) for place in expected.nonzero().tolist()}
+    assert numbers_of(box.locator(".taps-matrix")) == places
+
+
+def test_in_two_dimensions_a_row_of_the_matrix_has_the_weights_of_the_pixel(figure):
+    box = figure("taps")
+    box.get_by_label("Dimensions").select_option("2")
+    for name, value in {"Input": 4, "Kernel": 3, "Stride": 1, "Padding": 1}.items():
+        box.get_by_label(name, exact=True).fill(str(value))
+    weight = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    columns = F.conv2d(torch.eye(16).reshape(16, 1, 4, 4), weight, None, 1, 1).flatten(1)
+    places = {tuple(place): int(columns.T[tuple(place)]) for place in columns.T.nonzero().tolist()}
+    assert numbers_of(box.locator(".taps-matrix")) == places
+    box.get_by_role("slider", name="Row").fill("0")
+    box.get_by_role("slider", name="Column").fill("3")
+    assert (
+        box.locator("output").inner_text()
+        == "Output (0, 3) is the sum of 4 products; 5 more read zeros of the padding."
+    )
+    assert "row 3 is marked" in box.locator(".taps-matrix").get_attribute("aria-label")
+    box.get_by_label("Input").fill("40")
+    assert "draws up to 10 pixels" in box.locator(".taps-error").inner_text()

@@ -9,8 +9,8 @@ from dcganlib.models import Layer
 
 SCRIPT = Path(__file__).resolve().parent.parent / "book" / "_static" / "play" / "architectures.js"
 HEAD = """\
-// The networks of dcganlib.zoo that are chains of plain layers: `python tools/architectures.py` writes this file.
-// A layer has what differs from `defaults`.
+// The networks of dcganlib.zoo that are chains of plain layers. A layer has what differs from `defaults`.
+// `python tools/architectures.py` writes this file.
 """
 
 

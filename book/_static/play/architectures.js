@@ -1,5 +1,5 @@
-// The networks of dcganlib.zoo that are chains of plain layers: `python tools/architectures.py` writes this file.
-// A layer has what differs from `defaults`.
+// The networks of dcganlib.zoo that are chains of plain layers. A layer has what differs from `defaults`.
+// `python tools/architectures.py` writes this file.
 play.architectures = {};
 play.architectures.defaults = {"kernel": 4, "stride": 2, "padding": 1, "output_padding": 0, "norm": "batch", "affine": true, "activation": "relu", "slope": 0.2, "bias": false, "dropout": 0.0};
 play.architectures.chains = {

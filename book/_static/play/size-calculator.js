@@ -10,7 +10,8 @@ play.calculator = (() => {
 .play-size-calculator { container-type: inline-size; }
 .play-size-calculator label > span { display: block; font-size: 0.8rem; line-height: 1.3; }
 .play-size-calculator input[type="number"] { padding-inline: 0.4rem 0; width: 3.4rem; }
-.play-size-calculator [aria-invalid="true"] { border: 2px solid #d55e00; }
+.play-size-calculator .sizes-wide input[type="number"] { width: 4.4rem; }
+.play-size-calculator.play-box input[aria-invalid="true"] { border: 2px solid #d55e00; }
 .play-size-calculator .play-controls { align-items: end; gap: 0.4rem 0.5rem; }
 .play-size-calculator fieldset { border: 0; margin: 0; padding: 0; }
 .play-size-calculator fieldset label { align-items: center; display: inline-flex; gap: 0.4rem; min-height: 2rem; padding-right: 1rem; }
@@ -23,10 +24,9 @@ play.calculator = (() => {
 .sizes-layers .play-controls { margin: 0; }
 .sizes-name { align-items: center; display: flex; flex-wrap: wrap; font-weight: 600; gap: 0 1rem; white-space: nowrap; }
 .play-size-calculator .sizes-name button { margin-left: auto; padding: 0; width: 2rem; }
-.play-size-calculator .sizes-facts { display: flex; flex-wrap: wrap; gap: 0.1rem 0.9rem; margin: 0; }
-.play-size-calculator .sizes-facts :is(dt, dd) { font-weight: 400; line-height: 1.3; margin: 0; }
-.sizes-facts dt, .sizes-paths { font-size: 0.8rem; line-height: 1.3; }
-.sizes-facts dd { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.sizes-facts { display: flex; flex-wrap: wrap; font-variant-numeric: tabular-nums; gap: 0.1rem 0.8rem; line-height: 1.3; }
+.sizes-facts span { display: block; }
+.sizes-facts span, .sizes-paths { font-size: 0.8rem; line-height: 1.3; }
 .sizes-paths svg { height: 3rem; width: 100%; }
 .sizes-image { align-items: start; display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; margin: 0.5rem 0; }
 .sizes-image canvas { image-rendering: pixelated; width: 10rem; }
@@ -34,12 +34,12 @@ play.calculator = (() => {
 .play-size-calculator [hidden] { display: none; }
 .sizes-error { border-left: 4px solid #d55e00; padding-left: 0.6rem; }
 .play-size-calculator summary { min-height: 2rem; padding: 0.3rem 0; }
-.play-size-calculator pre { margin: 0.5rem 0; max-height: 24rem; overflow: auto; padding: 0.6rem; }
+.play-size-calculator textarea { display: block; font-family: var(--pst-font-family-monospace, monospace); font-size: 0.74rem; height: 24rem; margin: 0.5rem 0; width: 100%; }
 .play-size-calculator .sizes-found { list-style: none; margin: 0.3rem 0; max-height: 16rem; overflow: auto; padding: 0; }
 .sizes-found li { align-items: center; border-top: 1px solid var(--pst-color-border); display: flex; gap: 1rem; margin: 0; padding: 0.3rem 0; }
 .play-size-calculator .sizes-check { align-items: center; display: inline-flex; gap: 0.4rem; min-height: 2rem; }
 @container (min-width: 36rem) {
-  .play-size-calculator .sizes-layers > li { grid-template-columns: 6.5rem 1fr 8rem; }
+  .play-size-calculator .sizes-layers > li { grid-template-columns: 5.2rem 1fr 8rem; }
   .sizes-name { align-content: start; flex-direction: column; align-items: start; grid-row: span 2; }
   .play-size-calculator .sizes-name button { margin: 0.2rem 0 0; }
   .sizes-paths { grid-column: 3; grid-row: 1 / span 2; }
@@ -115,7 +115,7 @@ play.calculator = (() => {
 
   const whole = (number) => number.toLocaleString("en");
   const short = (number) =>
-    number < 1e6 ? whole(number) : number < 1e9 ? `${(number / 1e6).toFixed(1)} M` : `${(number / 1e9).toFixed(2)} G`;
+    number < 1e6 ? whole(number) : number < 1e9 ? `${(number / 1e6).toFixed(1)} million` : `${(number / 1e9).toFixed(2)} billion`;
   const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
   const range = ([least, most]) => (least === most ? whole(least) : `${whole(least)}–${whole(most)}`);
 
@@ -125,8 +125,8 @@ play.calculator = (() => {
     const all = row.length ** 2;
     const none = all - row.filter((count) => count > 0).length ** 2;
     if (none) {
-      const share = `${whole(none)} of ${whole(all)} pixels (${((100 * none) / all).toFixed(1)}%)`;
-      return kind === "generator" ? `${share} of the image are out of reach of the latent.` : `${share} of the image are never seen.`;
+      const share = `${whole(none)} of the image's ${whole(all)} pixels (${((100 * none) / all).toFixed(1)}%)`;
+      return kind === "generator" ? `No path leads to ${share}.` : `The discriminator never sees ${share}.`;
     }
     const grain = play.sizes.grain(row) ** 2; // of two pixels that touch at a corner
     const seen = kind === "discriminator" ? "All pixels of the image are seen. " : "";
@@ -137,38 +137,9 @@ play.calculator = (() => {
 
   // --- Pieces of the page --------------------------------------------------------------------------------
 
-  function element(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-      else if (name in made && name !== "list") made[name] = value;
-      else made.setAttribute(name, value);
-    }
-    made.append(...children);
-    return made;
-  }
-
-  function drawn(tag, attributes) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
-
-  /** A labelled field for a whole number; `change` gets the number, or "" for none. */
-  function field(text, value, minimum, change, label = "") {
-    const input = element("input", {
-      type: "number",
-      min: minimum,
-      step: 1,
-      value,
-      oninput: () => change(input.value === "" ? "" : Number(input.value)),
-    });
-    if (label) input.setAttribute("aria-label", label);
-    return element("label", {}, element("span", {}, text), input);
-  }
-
   /** Paths as bars, one a pixel; orange where there are none. */
   function bars(row) {
+    const { drawn, element } = play.elements;
     const [least, most] = [Math.min(...row), Math.max(...row)];
     const none = row.filter((count) => !count).length;
     const svg = drawn("svg", { viewBox: `0 0 ${row.length} 1`, preserveAspectRatio: "none", role: "img" });
@@ -199,13 +170,10 @@ play.calculator = (() => {
   }
 
   /** Text to the clipboard; where the browser refuses, it is selected so that the reader can copy it. */
-  async function copy(box, button) {
-    const range = document.createRange();
-    range.selectNodeContents(box);
-    getSelection().removeAllRanges();
-    getSelection().addRange(range);
+  async function copy(area, button) {
+    area.select();
     try {
-      await navigator.clipboard.writeText(box.textContent);
+      await navigator.clipboard.writeText(area.value);
       button.textContent = "Copied";
     } catch {
       button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
@@ -215,9 +183,12 @@ play.calculator = (() => {
 
   // --- The figure ----------------------------------------------------------------------------------------
 
+  let figures = 0; // so many are on the page
+
   async function make(box, options = {}) {
-    await play.load("play/sizes.js");
-    await play.load("play/architectures.js");
+    figures += 1;
+    await Promise.all(["sizes", "architectures", "elements"].map((name) => play.load(`play/${name}.js`)));
+    const { element, field } = play.elements;
     box.append(element("style", { textContent: STYLE }));
     box.setAttribute("aria-label", "Size calculator");
     let state = preset(options.preset || "celeba-post");
@@ -231,8 +202,7 @@ play.calculator = (() => {
     const canvas = element("canvas", { role: "img" });
     const said = element("p");
     const image = element("div", { className: "sizes-image" }, canvas, said);
-    const program = element("pre", { tabIndex: 0, "aria-label": "PyTorch code of both networks" });
-    program.setAttribute("role", "region");
+    const program = element("textarea", { readOnly: true, "aria-label": "PyTorch code of both networks" });
 
     const choice = element(
       "select",
@@ -253,7 +223,7 @@ play.calculator = (() => {
       ...KINDS.map((kind) => {
         const radio = element("input", {
           type: "radio",
-          name: `network-${kinds.dataset.number}`,
+          name: `network-${figures}`,
           value: kind,
           checked: kind === shown,
           onchange: () => {
@@ -274,9 +244,9 @@ play.calculator = (() => {
       head,
       strip,
       kinds,
+      problem,
       list,
       element("div", { className: "play-controls" }, add, totals),
-      problem,
       image,
       finder.box,
       element("details", {}, element("summary", {}, "Both networks as PyTorch code"), copyButton, program)
@@ -322,17 +292,14 @@ play.calculator = (() => {
       list.replaceChildren(
         ...layers.map((layer, index) => {
           const name = `${letter}${index + 1}`;
-          const entry = (key, text, minimum) =>
-            field(
-              text,
-              layer[key] ?? 0,
-              minimum,
-              (value) => {
-                layers[index] = { ...layers[index], [key]: value };
-                update();
-              },
-              `${text} of ${name}`
-            );
+          const entry = (key, text, minimum) => {
+            const made = field(text, layer[key] ?? 0, minimum, (value) => {
+              layers[index] = { ...layers[index], [key]: value };
+              update();
+            });
+            made.querySelector("input").setAttribute("aria-label", `${text} of ${name}`);
+            return made;
+          };
           const remove = element("button", { type: "button", onclick: () => removeLayer(index) }, "×");
           remove.setAttribute("aria-label", `Remove ${name}`);
           remove.disabled = layers.length === 1;
@@ -343,12 +310,13 @@ play.calculator = (() => {
             ...(transposed ? [entry("output_padding", "Out pad.", 0)] : []),
             entry("channels", "Channels", 1),
           ];
+          fields[fields.length - 1].className = "sizes-wide";
           return element(
             "li",
             {},
             element("div", { className: "sizes-name" }, name, element("div", { className: "sizes-size" }), remove),
             element("div", { className: "play-controls" }, ...fields),
-            element("dl", { className: "sizes-facts" })
+            element("div", { className: "sizes-facts" })
           );
         })
       );
@@ -382,7 +350,7 @@ play.calculator = (() => {
         canvas.setAttribute("aria-label", `Paths of each pixel of the image. ${said.textContent}`);
       }
       const wrong = KINDS.map((kind) => found[kind].error).find(Boolean);
-      program.textContent = wrong ? `# ${wrong}` : code(state);
+      program.value = wrong ? `# ${wrong}` : code(state);
       copyButton.disabled = Boolean(wrong);
     }
 
@@ -390,12 +358,12 @@ play.calculator = (() => {
       const [least, most] = row.coverage;
       const transposed = shown === "generator";
       return Object.entries({
-        [transposed ? "Empty pixels" : "Unread pixels"]: whole(row.unread),
+        [transposed ? "Empty" : "Unread"]: `${whole(row.unread)} px`,
         Coverage: least === most ? range([least, most]) : `${range([least, most])}, uneven`,
         [transposed ? "Reaches" : "Sees"]: `${whole(row.field)} px`,
         Parameters: whole(row.parameters),
         "Multiply-adds": short(row.multiplyAdds),
-      }).map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+      }).map(([name, value]) => element("div", {}, element("span", {}, `${name} `), value));
     }
 
     /** All maps to scale, the image between the two networks. */
@@ -500,8 +468,9 @@ play.calculator = (() => {
           const over = Object.keys(limits).find((name) => wanted[name] > limits[name]);
           if (over) throw new RangeError(`${over} must be at most ${limits[over]} here, got ${wanted[over]}`);
           const { total, chains: found } = play.sizes.search(wanted, 30);
-          const more = total > found.length ? `; the first ${found.length}` : "";
-          result.textContent = total ? `${whole(total)} ${total === 1 ? "chain" : "chains"}${more}:` : "There is no such chain.";
+          const more = total > found.length ? `; the first ${found.length} are listed` : "";
+          const legend = `Each layer is written as kernel/stride/padding${wanted.output_padding ? "+output padding" : ""}.`;
+          result.textContent = total ? `${whole(total)} ${total === 1 ? "chain" : "chains"}${more}. ${legend}` : "There is no such chain.";
           chains.hidden = !total;
           chains.append(...found.map((chain) => element("li", {}, ...line(chain))));
         } catch (error) {

@@ -113,7 +113,7 @@ def test_sizes_and_errors_of_chains_are_those_of_the_library(script):
 
 
 def test_a_row_of_a_layer_is_pytorchs_matrix(script):
-    grid = itertools.product((1, 2, 5, 8), range(1, 6), range(1, 4), range(3), range(3), (1, 2), (True, False))
+    grid = itertools.product((1, 2, 5, 8), range(1, 6), range(1, 4), range(3), range(3), (1, 2), (0, 1))
     settings, expected = [], []
     for size, k, s, p, a, d, transposed in grid:
         layer = {"kernel": k, "stride": s, "padding": p, "dilation": d}
@@ -125,7 +125,7 @@ def test_a_row_of_a_layer_is_pytorchs_matrix(script):
             columns = F.conv1d(torch.eye(size)[:, None], weight, None, s, p, d)
         else:
             continue
-        settings.append((size, layer, transposed, list(range(1, k + 1))))
+        settings.append((size, layer, bool(transposed), list(range(1, k + 1))))
         expected.append(columns[:, 0].T.tolist())
     assert len(settings) > 900
     assert script("matrix", settings) == expected
@@ -187,7 +187,11 @@ def test_coverage_away_from_the_ends_is_what_pytorch_counts_there(script):
     assert (
         script("coverage", [[4, {"kernel": 4, "stride": 2}, False], [1, {"kernel": 5}, True]]) == [[1, 1]] * 2
     )
-    assert script("grain", [[[9, 2, 2, 3, 3, 2, 9, 9]], [[2] * 12], [[5]]]) == [1.5, 1, 1]
+    assert script("grain", [[[9, 2, 2, 3, 3, 2, 9, 9]], [[2] * 12], [[5]]]) == [1.2, 1, 1]
+    for kernel, padding, output_padding, contrast in [(3, 1, 0, 4), (4, 1, 0, 1), (5, 2, 1, 2.25)]:
+        ones = torch.ones(1, 1, kernel)
+        row = F.conv_transpose1d(torch.ones(1, 1, 12), ones, None, 2, padding, output_padding)
+        assert script("grain", [[row.flatten().tolist()]])[0] ** 2 == contrast
 
 
 def test_each_chain_of_the_zoo_is_in_the_pages_as_it_is_in_the_library():

@@ -7,15 +7,14 @@ play.calculator = (() => {
   const ORANGE = [230, 159, 0];
 
   const STYLE = `
-.play-size-calculator { container-type: inline-size; }
+.play-size-calculator { container-type: inline-size; text-align: left; }
 .play-size-calculator label > span { display: block; font-size: 0.8rem; line-height: 1.3; }
 .play-size-calculator input[type="number"] { padding-inline: 0.4rem 0; width: 3.4rem; }
 .play-size-calculator .sizes-wide input[type="number"] { width: 4.4rem; }
 .play-size-calculator.play-box input[aria-invalid="true"] { border: 2px solid #d55e00; }
 .play-size-calculator .play-controls { align-items: end; gap: 0.4rem 0.5rem; }
-.play-size-calculator fieldset { border: 0; margin: 0; padding: 0; }
-.play-size-calculator fieldset label { align-items: center; display: inline-flex; gap: 0.4rem; min-height: 2rem; padding-right: 1rem; }
-.play-size-calculator :is(input[type="radio"], input[type="checkbox"]) { height: 1.5rem; width: 1.5rem; }
+.play-size-calculator [role="radiogroup"] label { align-items: center; display: inline-flex; gap: 0.4rem; min-height: 2rem; padding-right: 1rem; }
+.play-size-calculator :is(input[type="radio"], input[type="checkbox"]) { flex: none; height: 1.5rem; width: 1.5rem; }
 .sizes-strip { align-items: end; display: flex; flex-wrap: wrap; gap: 0.3rem 0.4rem; justify-content: center; margin: 0.7rem 0; }
 .sizes-strip > div { font-size: 0.8rem; line-height: 1.2; min-width: 1.5rem; text-align: center; }
 .sizes-strip i { border: 1px solid var(--pst-color-text-base); box-sizing: border-box; display: block; margin: 0 auto; }
@@ -128,11 +127,11 @@ play.calculator = (() => {
       const share = `${whole(none)} of the image's ${whole(all)} pixels (${((100 * none) / all).toFixed(1)}%)`;
       return kind === "generator" ? `No path leads to ${share}.` : `The discriminator never sees ${share}.`;
     }
-    const grain = play.sizes.grain(row) ** 2; // of two pixels that touch at a corner
-    const seen = kind === "discriminator" ? "All pixels of the image are seen. " : "";
+    const grain = play.sizes.grain(row) ** 2; // in both directions
+    const seen = kind === "discriminator" ? "The discriminator sees all pixels of the image. " : "";
     return grain === 1
-      ? `${seen}In the middle of the image all pixels have equally many paths.`
-      : `${seen}In the middle of the image a pixel has up to ${grain.toFixed(2)} times as many paths as a neighbour.`;
+      ? `${seen}There is no grid: in the middle, each pixel has as many paths as its neighbours have on average.`
+      : `${seen}In the middle, a pixel differs from the average of its neighbours by a factor of up to ${grain.toFixed(2)} in its paths.`;
   }
 
   // --- Pieces of the page --------------------------------------------------------------------------------
@@ -218,7 +217,7 @@ play.calculator = (() => {
     );
     choice.value = options.preset || "celeba-post";
 
-    const kinds = element("fieldset", { className: "play-controls" });
+    const kinds = element("div", { className: "play-controls", role: "radiogroup", "aria-label": "Network to change" });
     kinds.append(
       ...KINDS.map((kind) => {
         const radio = element("input", {
@@ -234,7 +233,6 @@ play.calculator = (() => {
         return element("label", {}, radio, kind[0].toUpperCase() + kind.slice(1));
       })
     );
-    kinds.prepend(element("legend", { className: "visually-hidden" }, "Network to change"));
 
     const add = element("button", { type: "button", onclick: addLayer }, "Add a layer");
     const finder = search();
@@ -467,7 +465,7 @@ play.calculator = (() => {
           const limits = { from: 512, to: 512, count: 9, kernel: 16, stride: 8, padding: 8 };
           const over = Object.keys(limits).find((name) => wanted[name] > limits[name]);
           if (over) throw new RangeError(`${over} must be at most ${limits[over]} here, got ${wanted[over]}`);
-          const { total, chains: found } = play.sizes.search(wanted, 30);
+          const { total, chains: found } = play.sizes.search(wanted, 20);
           const more = total > found.length ? `; the first ${found.length} are listed` : "";
           const legend = `Each layer is written as kernel/stride/padding${wanted.output_padding ? "+output padding" : ""}.`;
           result.textContent = total ? `${whole(total)} ${total === 1 ? "chain" : "chains"}${more}. ${legend}` : "There is no such chain.";

@@ -182,12 +182,15 @@ play.sizes = (() => {
     return [Math.min(...phases), Math.max(...phases)];
   }
 
-  /** The largest ratio of two neighbours in the middle half of a row: 1 where there is no grid. */
+  /** How far a pixel in the middle half of a row is from the mean of its two neighbours, at most, as a ratio: 1 is no grid. */
   function grain(row) {
     const margin = Math.floor(row.length / 4);
-    const inner = row.slice(margin, row.length - margin);
-    const ratios = inner.slice(1).map((count, index) => Math.max(count, inner[index]) / Math.min(count, inner[index]));
-    return Math.max(1, ...ratios);
+    const ratios = [1];
+    for (let at = margin + 1; at < row.length - margin - 1; at++) {
+      const mean = (row[at - 1] + row[at + 1]) / 2;
+      ratios.push(Math.max(row[at], mean) / Math.min(row[at], mean));
+    }
+    return Math.max(...ratios);
   }
 
   // --- Parameters and work -----------------------------------------------------------------------------
@@ -398,7 +401,7 @@ play.sizes = (() => {
     return [
       "from torch import nn",
       "",
-      `${name} = nn.Sequential(  # ${channels} channels, ${size} × ${size}`,
+      `${name} = nn.Sequential(  # input: ${channels} × ${size} × ${size}`,
       ...lines,
       ")",
       "",

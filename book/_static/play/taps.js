@@ -8,7 +8,7 @@ play.register("taps", async (box, options) => {
   const COLOURS = ["#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73"];
   const LIMITS = { 1: 20, 2: 10 }; // pixels of the larger map, with its padding
   const STYLE = `
-.play-taps { container-type: inline-size; }
+.play-taps { container-type: inline-size; text-align: left; }
 .play-taps label > span { display: block; font-size: 0.8rem; line-height: 1.3; }
 .play-taps input[type="number"] { padding-inline: 0.4rem 0; width: 3.4rem; }
 .play-taps .play-controls { align-items: end; gap: 0.4rem 0.5rem; }
@@ -16,7 +16,7 @@ play.register("taps", async (box, options) => {
 .play-taps svg text { dominant-baseline: central; font-size: 0.42px; pointer-events: none; text-anchor: middle; }
 .play-taps svg .outside { fill: var(--pst-color-text-base); }
 .taps-both { align-items: center; display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; justify-content: center; }
-.taps-both > div { flex: 1 1 16rem; min-width: 0; text-align: center; }
+.taps-both > div { flex: 1 1 14rem; min-width: 0; text-align: center; }
 .play-taps .taps-both svg { max-height: 22rem; }
 .play-taps output { display: block; min-height: 3.2rem; }
 .play-taps p[hidden] { display: none; }
@@ -194,7 +194,7 @@ play.register("taps", async (box, options) => {
     const power = (side) => side ** state.dimensions;
     const [height, width] = [power(found.out), power(found.size)];
     const svg = drawn("svg", { viewBox: `-0.2 -0.2 ${width + 0.4} ${height + 0.4}`, role: "img", class: "taps-matrix" });
-    const ground = { width, height, fill: "#ffffff", stroke: "var(--pst-color-text-muted)", "stroke-width": width / 150 };
+    const ground = { width, height, fill: "#ffffff", stroke: "var(--pst-color-text-muted)", "stroke-width": Math.max(width, height) / 300 };
     svg.append(drawn("rect", ground));
     const real = found.taps.filter(([i, o]) => inside(i, found.size) && inside(o, found.out));
     const at = flat(state.place, state.follow === "input" ? found.size : found.out);

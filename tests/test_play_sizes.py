@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+from pathlib import Path
 
 import architectures
 import pytest
@@ -576,3 +577,25 @@ def test_in_two_dimensions_a_row_of_the_matrix_has_the_weights_of_the_pixel(figu
     assert "row 3 is marked" in box.locator(".taps-matrix").get_attribute("aria-label")
     box.get_by_label("Input", exact=True).fill("40")
     assert "draws up to 10 pixels" in box.locator(".taps-error").inner_text()
+
+
+def test_each_figure_fits_a_narrow_phone_and_axe_finds_nothing(figure, blank):
+    axe = pytest.importorskip("axe_playwright_python")
+    blank.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    blank.set_viewport_size({"width": 320, "height": 700})
+    for name in ("size-calculator", "taps"):
+        box = figure(name)
+        for summary in box.locator("summary").all():
+            summary.click()
+        for kind in box.get_by_role("radio").all():
+            kind.check()
+        assert blank.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        small = box.locator("button, input, select, summary").evaluate_all(
+            """(all) => all.filter((one) => one.checkVisibility()).map((one) => one.getBoundingClientRect())
+                 .filter((place) => place.width < 24 || place.height < 24).length"""
+        )
+        assert small == 0
+        violations = blank.evaluate(
+            "axe.run('.play-box').then((found) => found.violations.map((one) => one.id))"
+        )
+        assert violations == []

@@ -462,13 +462,14 @@ play.calculator = (() => {
         if (!details.open) return;
         chains.replaceChildren();
         try {
-          const limits = { from: 512, to: 512, count: 9, kernel: 16, stride: 8, padding: 8 };
+          const limits = { from: 512, to: 512, count: 8, kernel: 16, stride: 4, padding: 8 };
           const over = Object.keys(limits).find((name) => wanted[name] > limits[name]);
           if (over) throw new RangeError(`${over} must be at most ${limits[over]} here, got ${wanted[over]}`);
           const { total, chains: found } = play.sizes.search(wanted, 20);
           const more = total > found.length ? `; the first ${found.length} are listed` : "";
           const legend = `Each layer is written as kernel/stride/padding${wanted.output_padding ? "+output padding" : ""}.`;
-          result.textContent = total ? `${whole(total)} ${total === 1 ? "chain" : "chains"}${more}. ${legend}` : "There is no such chain.";
+          const count = Number.isSafeInteger(total) ? whole(total) : `About ${total.toExponential(1)}`;
+          result.textContent = total ? `${count} ${total === 1 ? "chain" : "chains"}${more}. ${legend}` : "There is no such chain.";
           chains.hidden = !total;
           chains.append(...found.map((chain) => element("li", {}, ...line(chain))));
         } catch (error) {

@@ -283,29 +283,25 @@ play.sizes = (() => {
     };
   }
 
-  /** Layers from one size to another, small kernels first. */
-  function steps(size, wanted) {
+  /** Layers from one size to those that `inside` accepts: without output padding and with small kernels first. */
+  function steps(size, wanted, inside) {
     const { transposed, kernel, stride, padding, output_padding, even } = wanted;
     const found = [];
-    for (let k = 1; k <= kernel; k++) {
-      for (let s = 1; s <= Math.min(stride, k); s++) {
+    for (let a = 0; a <= (transposed && output_padding ? stride - 1 : 0); a++) {
+      for (let k = 1; k <= kernel; k++) {
         for (let p = 0; p <= Math.min(padding, k - 1); p++) {
-          for (let a = 0; a <= (transposed && output_padding ? s - 1 : 0); a++) {
-            const layer = { kernel: k, stride: s, padding: p, output_padding: a };
+          for (let s = Math.min(stride, k); s > a; s--) {
             if (even && k % s) continue;
+            const layer = { kernel: k, stride: s, padding: p, output_padding: a };
             if (!transposed && (k > size + 2 * p || leftOver(size, layer) > p)) continue;
             if (transposed && s * (size - 1) + k - 2 * p + a < 1) continue;
-            found.push({ layer, to: outSize(size, layer, transposed) });
+            const to = outSize(size, layer, transposed);
+            if (inside(to)) found.push({ layer, to });
           }
         }
       }
     }
-    const cost = ({ layer }) => [layer.output_padding, layer.kernel, layer.padding];
-    return found.sort((one, other) => {
-      const [x, y] = [cost(one), cost(other)];
-      const first = x.findIndex((value, index) => value !== y[index]);
-      return first < 0 ? other.layer.stride - one.layer.stride : x[first] - y[first];
-    });
+    return found;
   }
 
   /**
@@ -334,7 +330,7 @@ play.sizes = (() => {
     const onward = (size) => {
       if (!known.has(size)) {
         const inside = (next) => (transposed ? next > size && next <= to : next < size && next >= to);
-        known.set(size, steps(size, wanted).filter((step) => inside(step.to)));
+        known.set(size, steps(size, wanted, inside));
       }
       return known.get(size);
     };

@@ -5,6 +5,11 @@
 //     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
 //
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
+//
+// In a figure with a caption only the picture is replaced: the caption stays, and links to the figure still lead there.
+// What a cell measured comes as `options` from its output: `play_data(...)` of dcganlib.viz.notebook leaves there
+// `<script type="application/json" class="play-data">{"size": 64}</script>`.
+// What is replaced comes as a third argument: a script may show a table of it in its own way.
 window.play = (() => {
   "use strict";
 
@@ -37,10 +42,16 @@ window.play = (() => {
     const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({ still, name: still.dataset.play }));
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
-      const still = cell.querySelector(".cell_output");
+      const output = cell.querySelector(".cell_output");
+      const still = output && (output.querySelector("figure:has(> figcaption) > :is(a, img)") || output);
       if (still) figures.push({ still, name: tag.slice("tag_play-".length) });
     });
     return figures;
+  }
+
+  function optionsOf(still) {
+    const data = (still.closest(".cell_output") || still).querySelector("script.play-data");
+    return JSON.parse((data && data.textContent) || still.dataset.options || "{}");
   }
 
   async function mount({ still, name }) {
@@ -49,7 +60,7 @@ window.play = (() => {
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, JSON.parse(still.dataset.options || "{}"));
+      await makers.get(name)(box, optionsOf(still), still);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;

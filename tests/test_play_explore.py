@@ -1,0 +1,212 @@
+"""The figures that explore one idea: their arithmetic against the chapters' own code, and their controls."""
+
+import ast
+import functools
+import math
+from pathlib import Path
+
+import browser
+import chapters
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+browser.require()
+PLAY = browser.STATIC / "play"
+BOOK = Path(__file__).resolve().parents[1] / "book"
+DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categorical, "Normal": Normal}
+
+
+@pytest.fixture(scope="module")
+def page(blank):
+    """An empty page with the shared charts and all figures that use them."""
+    for name in ("plot", "divergence", "orbit"):
+        blank.add_script_tag(path=PLAY / f"{name}.js")
+    return blank
+
+
+@functools.cache
+def statements(name):
+    """The code of a chapter, cell by cell."""
+    cells = chapters.code_cells(chapters.from_source(BOOK / f"{name}.md"))
+    return [
+        node for cell in cells if "colab" not in chapters.tags(cell) for node in ast.parse(cell.source).body
+    ]
+
+
+def defined_by(node):
+    if isinstance(node, ast.Assign):
+        return {part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {getattr(node, "name", None)}
+
+
+def from_chapter(name, *wanted, **known):
+    """Names as a chapter's code defines them first, without running the rest of it."""
+    scope = {"torch": torch, "math": math, **known}
+    for one in wanted:
+        node = next(node for node in statements(name) if one in defined_by(node))
+        exec(compile(ast.Module([node], []), name, "exec"), scope)
+    return [scope[one] for one in wanted]
+
+
+def shown(page, name, options="{}"):
+    """Fill a box with a figure, as play.js does, in place of the one before."""
+    page.evaluate(
+        """async ([name, options]) => {
+             document.querySelector(".play-box")?.remove();
+             const box = document.createElement("div");
+             box.className = "play-box";
+             document.body.append(box);
+             await play.made[name](box, JSON.parse(options));
+           }""",
+        [name, options],
+    )
+    box = page.locator(".play-box")
+    unnamed = box.evaluate("""(box) => [...box.querySelectorAll("input, select")]
+        .filter((one) => !one.labels.length || !one.labels[0].textContent.trim()).length""")
+    assert unnamed == 0
+    assert box.get_attribute("aria-label")
+    return box
+
+
+# --- charts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "log", "expected"),
+    [
+        (0, 1, 5, False, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (-4, 4, 4, False, [-4, -2, 0, 2, 4]),
+        (0, 0.3, 3, False, [0, 0.1, 0.2, 0.3]),
+        (0.5, 2000, 5, True, [1, 10, 100, 1000]),
+    ],
+)
+def test_an_axis_has_round_values(page, low, high, count, log, expected):
+    found = page.evaluate("(given) => play.plot.ticks(...given)", [low, high, count, log])
+    assert found == pytest.approx(expected)
+
+
+def test_numbers_are_plain_in_the_middle_and_powers_of_ten_outside(page):
+    found = page.evaluate("[0, 1, -0.25, 12345, 1e-7, 3.2e9].map((value) => play.plot.number(value))")
+    assert found == ["0", "1", "−0.25", "12,300", "10⁻⁷", "3.2 × 10⁹"]
+    assert page.evaluate("[-0.001, -1.5].map((value) => play.plot.fixed(value))") == ["0.00", "−1.50"]
+
+
+@pytest.mark.parametrize("axis", [{"min": -3, "max": 5}, {"min": 0.01, "max": 100, "log": True}])
+def test_a_pixel_leads_back_to_its_value(page, axis):
+    found = page.evaluate(
+        """(axis) => {
+             const at = play.plot.scale(axis, 40, 300);
+             return [at(axis.min), at(axis.max), at.back(at(1.7))];
+           }""",
+        axis,
+    )
+    assert found == pytest.approx([40, 300, 1.7])
+
+
+# --- chapter 1: the divergence -----------------------------------------------------------------------
+
+
+def test_divergence_value_and_accuracy_are_the_chapters(page):
+    p_data, divergence = from_chapter("01_gan_theory", "p_data", "divergence", **DISTRIBUTIONS)
+    grid = torch.linspace(-20, 20, 40_001, dtype=torch.float64)
+    p = p_data.log_prob(grid)
+    for mean, width in [(0, 1.2), (4, 0.2), (-1.5, 0.6), (2.5, 3), (-4, 0.5)]:
+        q = Normal(*torch.tensor([mean, width], dtype=torch.float64)).log_prob(grid)
+        jsd = divergence(p, q, grid).item()
+        found = page.evaluate("([mean, width]) => play.divergence.measures(mean, width)", [mean, width])
+        assert found["jsd"] == pytest.approx(jsd, abs=1e-6)
+        assert found["value"] == pytest.approx(2 * jsd - math.log(4), abs=2e-6)
+        assert found["dLoss"] == pytest.approx(math.log(2) - jsd, abs=1e-6)
+        assert found["kl"] == pytest.approx(
+            torch.trapezoid(q.exp() * (q - p), grid).item(), rel=1e-5, abs=1e-6
+        )
+        best = torch.maximum(p.exp(), q.exp()).sum().item() * 0.001 / 2
+        assert found["accuracy"] == pytest.approx(best, abs=1e-5)
+        at = page.evaluate(
+            "([m, w]) => [-3, 0, 1, 3].map((x) => play.divergence.bestD(x, m, w))", [mean, width]
+        )
+        ratio = torch.sigmoid(p - q)[[17_000, 20_000, 21_000, 23_000]]  # the same places of the grid
+        assert at == pytest.approx(ratio.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["minimax", "nonSaturating"])
+def test_the_pull_on_g_is_autograds(page, loss):
+    (p_data,) = from_chapter("01_gan_theory", "p_data", **DISTRIBUTIONS)
+    grid = torch.linspace(-20, 20, 40_001, dtype=torch.float64)
+    for mean, width in [(0.3, 1.2), (3, 0.5), (-2, 2.5)]:
+        at = torch.tensor([mean, math.log(width)], dtype=torch.float64, requires_grad=True)
+        p, q = p_data.log_prob(grid), Normal(at[0], at[1].exp()).log_prob(grid)
+        logit = (p - q).detach()  # the best D, held fixed while G steps
+        per_x = (
+            -torch.nn.functional.softplus(logit)
+            if loss == "minimax"
+            else torch.nn.functional.softplus(-logit)
+        )
+        expected = torch.autograd.grad(torch.trapezoid(q.exp() * per_x, grid), at)[0].tolist()
+        found = page.evaluate("(given) => play.divergence.gradient(...given)", [mean, width, loss])
+        assert found == pytest.approx(expected, abs=2e-4, rel=1e-4)
+
+
+def test_far_off_the_minimax_loss_leaves_g_and_the_other_takes_it_to_one_hump(page):
+    ends = page.evaluate(
+        """["minimax", "nonSaturating"].map((loss) => play.divergence.descend(4, 0.3, loss, 50).pop())"""
+    )
+    assert ends[0][0] == pytest.approx(3.97, abs=0.02)
+    assert ends[1] == pytest.approx([1.5, 0.45], abs=0.15)
+
+
+def test_sliders_and_button_move_g(page):
+    box = shown(page, "divergence")
+    assert "JSD 0.131" in box.inner_text()
+    box.get_by_label("mean of G").fill("4")
+    box.get_by_label("width of G").fill("0.3")
+    assert "JSD 0.692" in box.inner_text()
+    box.get_by_role("button", name="25 steps of G").press("Enter")
+    assert box.get_by_label("mean of G").input_value() == "4"  # a flat place
+    box.get_by_label("the non-saturating loss").check()
+    box.get_by_role("button", name="25 steps of G").press("Enter")
+    assert float(box.get_by_label("mean of G").input_value()) < 2
+
+
+# --- chapter 1: two players that circle ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alternating", [False, True])
+@pytest.mark.parametrize("eta", [0.1, 0.7, 2.1])
+def test_the_path_of_the_two_players_is_the_chapters(page, eta, alternating):
+    (orbit,) = from_chapter("01_gan_theory", "orbit")
+    found = page.evaluate(
+        "(given) => play.orbit.path(given)", {"eta": eta, "alternating": alternating, "steps": 60}
+    )
+    assert torch.allclose(torch.tensor(found, dtype=torch.float64), orbit(eta, alternating, 60), rtol=1e-9)
+
+
+@pytest.mark.parametrize("alternating", [False, True])
+def test_growth_is_the_larger_eigenvalue(page, alternating):
+    for eta, gamma in [(0.1, 0), (0.5, 0.5), (2.1, 0), (0.3, 1), (2.2, 0.9)]:
+        d = np.array([[1, 0], [eta, 1 - eta * gamma]])
+        g = np.array([[1, -eta], [0, 1]])
+        step = g @ d if alternating else d + g - np.eye(2)
+        expected = np.abs(np.linalg.eigvals(step)).max()
+        found = page.evaluate(
+            "(given) => play.orbit.growth(given)", {"eta": eta, "gamma": gamma, "alternating": alternating}
+        )
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_players_move_only_while_play_is_pressed(page):
+    box = shown(page, "orbit")
+    assert "simultaneous: radius 2.11" in box.inner_text()
+    steps = box.get_by_label("steps")
+    page.wait_for_timeout(150)
+    assert steps.input_value() == "150"
+    box.get_by_role("button", name="Play").press("Enter")
+    page.wait_for_function("() => Number(document.querySelectorAll('.play-box input')[2].value) > 151")
+    box.get_by_role("button", name="Pause").press("Enter")
+    at = steps.input_value()
+    page.wait_for_timeout(150)
+    assert steps.input_value() == at
+    box.get_by_label("step size η").fill("2.1")
+    assert "alternating: radius over a million" in box.inner_text()

@@ -10,7 +10,11 @@ import chapters
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
+
+from dcganlib.viz.notebook import show_table
 
 browser.require()
 PLAY = browser.STATIC / "play"
@@ -21,7 +25,7 @@ DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categori
 @pytest.fixture(scope="module")
 def page(blank):
     """An empty page with the shared charts and all figures that use them."""
-    for name in ("plot", "divergence", "orbit"):
+    for name in ("plot", "divergence", "orbit", "table", "roofline"):
         blank.add_script_tag(path=PLAY / f"{name}.js")
     return blank
 
@@ -50,17 +54,19 @@ def from_chapter(name, *wanted, **known):
     return [scope[one] for one in wanted]
 
 
-def shown(page, name, options="{}"):
+def shown(page, name, options=None, still="<p></p>"):
     """Fill a box with a figure, as play.js does, in place of the one before."""
     page.evaluate(
-        """async ([name, options]) => {
+        """async ([name, options, picture]) => {
              document.querySelector(".play-box")?.remove();
              const box = document.createElement("div");
              box.className = "play-box";
              document.body.append(box);
-             await play.made[name](box, JSON.parse(options));
+             const still = document.createElement("div");
+             still.innerHTML = picture;
+             await play.made[name](box, options, still);
            }""",
-        [name, options],
+        [name, options or {}, still],
     )
     box = page.locator(".play-box")
     unnamed = box.evaluate("""(box) => [...box.querySelectorAll("input, select")]
@@ -139,11 +145,7 @@ def test_the_pull_on_g_is_autograds(page, loss):
         at = torch.tensor([mean, math.log(width)], dtype=torch.float64, requires_grad=True)
         p, q = p_data.log_prob(grid), Normal(at[0], at[1].exp()).log_prob(grid)
         logit = (p - q).detach()  # the best D, held fixed while G steps
-        per_x = (
-            -torch.nn.functional.softplus(logit)
-            if loss == "minimax"
-            else torch.nn.functional.softplus(-logit)
-        )
+        per_x = -F.softplus(logit) if loss == "minimax" else F.softplus(-logit)
         expected = torch.autograd.grad(torch.trapezoid(q.exp() * per_x, grid), at)[0].tolist()
         found = page.evaluate("(given) => play.divergence.gradient(...given)", [mean, width, loss])
         assert found == pytest.approx(expected, abs=2e-4, rel=1e-4)
@@ -210,3 +212,119 @@ def test_the_players_move_only_while_play_is_pressed(page):
     assert steps.input_value() == at
     box.get_by_label("step size η").fill("2.1")
     assert "alternating: radius over a million" in box.inner_text()
+
+
+# --- details of chapter 4: a table to sort --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.95", 0.95),
+        ("−3.5 s", -3.5),
+        ("12,345 to 9", 12345),
+        ("1.2e-3", 0.0012),
+        ("–", None),
+        ("Flux", "flux"),
+    ],
+)
+def test_a_cell_is_sorted_by_its_number_or_its_words(page, text, expected):
+    assert page.evaluate("(text) => play.table.key(text)", text) == expected
+
+
+def test_rows_without_a_value_stay_last_and_ties_keep_their_order(page):
+    keys = [3, None, 1, "b", 3, "a"]
+    found = page.evaluate("(keys) => [play.table.order(keys), play.table.order(keys, true)]", keys)
+    assert found == [[2, 0, 4, 5, 3, 1], [3, 5, 0, 4, 2, 1]]
+
+
+def test_the_heads_sort_a_table_by_click_and_by_key(page):
+    rows = [["b", 10, "x"], ["a", 9, "y"], ["c", "–", "z"]]
+    box = shown(page, "table", still=show_table(["name", "score", "what"], rows).data)
+
+    def column():
+        return box.locator("tbody th").all_inner_texts()
+
+    button = box.get_by_role("button", name="score")
+    assert column() == ["b", "a", "c"]
+    button.click()
+    assert column() == ["a", "b", "c"]
+    assert box.locator("th[aria-sort]").evaluate_all("(all) => all.map((one) => one.ariaSort)") == [
+        "ascending"
+    ]
+    button.press("Enter")
+    assert column() == ["b", "a", "c"]
+    assert "score, largest first" in box.locator("output").inner_text()
+    box.get_by_role("button", name="name").press("Space")
+    assert column() == ["a", "b", "c"]
+    assert box.locator("th[aria-sort]").inner_text().startswith("name")
+
+
+# --- chapter 10: the roofline ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "width"), [(2, 1), (1, 0.5)])
+def test_operations_and_bytes_are_the_chapters(page, batch, width):
+    _, costs = from_chapter("10_going_faster", "useful_flops", "costs", nn=nn, F=F)
+    described = page.evaluate("play.roofline.LAYERS")
+    found = page.evaluate(
+        "(given) => play.roofline.costs(given)", {"batch": batch, "width": width, "precision": "float32"}
+    )
+    weights = 0
+    for one, by_script in zip(described, found, strict=False):
+        if "kernel" in one:
+            channels = [round(width * one[k]) if one[k] > 1 else 1 for k in ("inputs", "outputs")]
+            layer = nn.ConvTranspose2d(*channels, one["kernel"], one["stride"], one["padding"], bias=False)
+            weights += layer.weight.numel()
+        else:
+            channels = [round(width * one["channels"])]
+            layer = nn.BatchNorm2d(*channels) if one["parameters"] else nn.LeakyReLU(0.2)
+        flops, moved = costs(layer, torch.randn(batch, channels[0], one["size"], one["size"]))
+        assert (by_script["flops"], by_script["bytes"]) == (flops, moved), one["name"]
+    assert found[-1] == {"name": "Adam", "flops": 12 * weights, "bytes": 28 * weights}
+
+
+def test_the_layers_of_the_roofline_are_the_chapters(page):
+    (layers,) = from_chapter("10_going_faster", "layers", nn=nn)
+    described = page.evaluate("play.roofline.LAYERS")
+    for (name, (layer, channels, size)), one in zip(layers.items(), described, strict=True):
+        assert (name, size) == (one["name"], one["size"])
+        assert channels == one.get("inputs", one.get("channels"))
+        if isinstance(layer, nn.ConvTranspose2d):
+            form = layer.out_channels, layer.kernel_size[0], layer.stride[0], layer.padding[0]
+            assert form == tuple(one[k] for k in ("outputs", "kernel", "stride", "padding"))
+
+
+def test_half_the_bits_double_the_intensity_of_a_layer_but_not_adams(page):
+    full, half = (
+        page.evaluate(
+            "(given) => play.roofline.costs(given)", {"batch": 8, "width": 1, "precision": precision}
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    ratios = [one["bytes"] / other["bytes"] for one, other in zip(full, half, strict=True)]
+    assert ratios == pytest.approx([2, 2, 2, 2, 2, 1], abs=0.01)
+
+
+def test_a_roof_is_the_smaller_of_two_limits(page):
+    machine = {"peak": 100, "bandwidth": 10}
+    bound = "([flops, machine]) => play.roofline.bound({flops, bytes: 10}, machine)"
+    left, right = (page.evaluate(bound, [flops, machine]) for flops in (50, 400))
+    assert left == {"seconds": 1, "limit": "memory", "speed": 50, "intensity": 5}
+    assert right == {"seconds": 4, "limit": "arithmetic", "speed": 100, "intensity": 40}
+
+
+def test_the_roofline_follows_its_controls(page):
+    times = {layer["name"]: 1e-3 for layer in page.evaluate("play.roofline.LAYERS")}
+    measured = {"peaks": {"float32": 2e11, "bfloat16": 6e11}, "bandwidth": 1e10, "batch": 32, "times": times}
+    box = shown(page, "roofline", measured)
+    assert box.locator("circle").count() == 6 + 5
+    assert "Edge at 20 FLOP per byte" in box.inner_text()
+    box.get_by_label("batch size").fill("0")
+    assert box.locator("circle").count() == 6
+    first = box.locator("tbody tr").first
+    assert first.inner_text().split()[-3:] == ["16.4", "335", "memory"]
+    box.get_by_label("memory speed").fill("4")
+    assert first.inner_text().split()[-1] == "arithmetic"
+    box.get_by_label("bfloat16").check()
+    assert "Edge at 3.8 FLOP per byte" in box.inner_text()

@@ -6,10 +6,10 @@
 //
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
 //
-// In a figure with a caption only the picture is replaced: the caption stays, and links to the figure still lead there.
-// What a cell measured comes as `options` from its output: `play_data(...)` of dcganlib.viz.notebook leaves there
-// `<script type="application/json" class="play-data">{"size": 64}</script>`.
-// What is replaced comes as a third argument: a script may show a table of it in its own way.
+// In a figure with a caption only what it shows is replaced: the caption stays, and links to the figure lead there.
+// What the chapter measured comes as `options` too: `play_data("NAME", {...})` of dcganlib.viz.notebook, in any cell,
+// leaves `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output.
+// What is replaced comes as a third argument: a script may show it in its own way, as play/table.js does with a table.
 window.play = (() => {
   "use strict";
 
@@ -43,15 +43,15 @@ window.play = (() => {
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
       const output = cell.querySelector(".cell_output");
-      const still = output && (output.querySelector("figure:has(> figcaption) > :is(a, img)") || output);
+      const still = output && (output.querySelector("figure:has(> figcaption) > :not(figcaption)") || output);
       if (still) figures.push({ still, name: tag.slice("tag_play-".length) });
     });
     return figures;
   }
 
-  function optionsOf(still) {
-    const data = (still.closest(".cell_output") || still).querySelector("script.play-data");
-    return JSON.parse((data && data.textContent) || still.dataset.options || "{}");
+  function optionsOf(still, name) {
+    const data = document.querySelector(`script.play-data[data-for="${name}"]`);
+    return JSON.parse(still.dataset.options || (data && data.textContent) || "{}");
   }
 
   async function mount({ still, name }) {
@@ -60,13 +60,14 @@ window.play = (() => {
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, optionsOf(still), still);
+      await makers.get(name)(box, optionsOf(still, name), still);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;
     }
     still.classList.add("play-still");
     still.before(box);
+    document.dispatchEvent(new Event("play")); // book.js looks for what is wider than the page
   }
 
   function start() {

@@ -183,7 +183,7 @@ def test_play_data_is_json_that_no_page_shows_and_no_text_ends():
     ).groups()
     assert name == "roofline"
     assert json.loads(content) == options
-    assert "</" not in content
+    assert "<" not in content
     assert repr(left) == ""
 
 

@@ -3,6 +3,7 @@
 import ast
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import browser
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from dcganlib import latents, models
 from dcganlib.viz.notebook import show_table
 
 browser.require()
@@ -25,7 +27,7 @@ DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categori
 @pytest.fixture(scope="module")
 def page(blank):
     """An empty page with the shared charts and all figures that use them."""
-    for name in ("plot", "divergence", "orbit", "table", "roofline"):
+    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales"):
         blank.add_script_tag(path=PLAY / f"{name}.js")
     return blank
 
@@ -328,3 +330,106 @@ def test_the_roofline_follows_its_controls(page):
     assert first.inner_text().split()[-1] == "arithmetic"
     box.get_by_label("bfloat16").check()
     assert "Edge at 3.8 FLOP per byte" in box.inner_text()
+
+
+# --- chapter 4: Adam's average, and the first weights ------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
+def test_averages_are_the_chapters_and_the_path_is_that_of_pytorchs_adam(page, beta1):
+    (averages,) = from_chapter("04_dcgan_guidelines", "averages")
+    for kind in ("flips", "turns", "noise"):
+        values, truth = page.evaluate("(kind) => Object.values(play.momentum.gradients(kind, 5, 50))", kind)
+        found = page.evaluate("([values, beta]) => play.momentum.averages(values, beta)", [values, beta1])
+        assert found == pytest.approx(averages(values, beta1).tolist(), abs=1e-6)
+        weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        adam, path = torch.optim.Adam([weight], lr=1.0, betas=(beta1, 0.999)), []
+        for gradient in values:
+            weight.grad = torch.tensor([gradient], dtype=torch.float64)
+            adam.step()
+            path.append(weight.item())
+        found = page.evaluate("([values, beta]) => play.momentum.adam(values, beta)", [values, beta1])
+        assert found == pytest.approx(path, rel=1e-9, abs=1e-9)
+        assert len(truth) == 50
+
+
+def test_the_share_of_wrong_steps_is_the_chapters(page):
+    (averages,) = from_chapter("04_dcgan_guidelines", "averages")
+    (signal,) = from_chapter("04_dcgan_guidelines", "signal")
+    given = page.evaluate("play.momentum.gradients('flips', 8, 64)")
+    assert given["values"] == given["truth"] == signal.tolist()
+    judge = "play.momentum.judge(play.momentum.gradients('flips', 8, 64), {}, 32)"
+    for beta1 in (0.5, 0.9):
+        m = averages(signal.tolist(), beta1)[32:]
+        found = page.evaluate(judge.format(beta1))
+        assert found["wrong"] == pytest.approx((m * signal[32:] < 0).float().mean().item())
+        assert found["largest"] == pytest.approx(m.max().item(), abs=1e-6)
+
+
+def test_the_noise_is_normal_and_0_9_errs_least_in_it(page):
+    values = np.array(page.evaluate("play.momentum.gradients('noise', 1, 20000).values")) - 0.3
+    assert abs(values.mean()) < 0.02
+    assert values.std() == pytest.approx(1, abs=0.02)
+    assert (np.abs(values) < 1.96).mean() == pytest.approx(0.95, abs=0.005)
+    assert abs(np.corrcoef(values[1:], values[:-1])[0, 1]) < 0.02
+    judge = "play.momentum.judge(play.momentum.gradients('noise', 8, 1088), {}, 64).wrong"
+    wrong = [page.evaluate(judge.format(beta1)) for beta1 in (0.9, 0.5)]
+    assert wrong[0] < 0.1
+    assert 0.25 < wrong[1] < 0.32
+    few = page.evaluate("play.momentum.judge(play.momentum.gradients('flips', 2, 1088), 0.9, 64)")
+    assert few["largest"] == pytest.approx(0.105, abs=0.002)
+
+
+def test_the_momentum_figure_follows_its_controls(page):
+    box = shown(page, "momentum")
+    says = box.locator("output.plot-says")
+    assert says.inner_text() == (
+        "β₁ 0.50: wrong direction on 0%, at most 0.99; β₁ 0.90: wrong direction on 38%, at most 0.40."
+    )
+    box.get_by_role("slider", name="β₁").fill("0.95")
+    box.get_by_label("is noisy").check()
+    assert not box.get_by_label("steps to a turn").is_visible()
+    assert "β₁ 0.95: wrong direction on" in says.inner_text()
+
+
+@pytest.mark.parametrize("base", [16, 64])
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_predicted_scale_is_that_of_an_untrained_generator(page, base, norm):
+    layers = models.generator_layers(64, 3, base_channels=base)
+    layers = layers if norm else [replace(one, norm=None) for one in layers]
+    (scales,) = from_chapter(
+        "04_dcgan_guidelines",
+        "scales",
+        Generator=models.Generator,
+        seeded=lambda seed: torch.Generator().manual_seed(seed),
+        latents=latents,
+    )
+    for deviation, draw in ((0.02, models.init_weights), (None, lambda network, rng: network)):
+        given = {"base": base, "deviation": deviation, "norm": norm}
+        found = page.evaluate("(given) => play.scales.predict(given)", given)
+        assert found == pytest.approx(scales(layers, draw), rel=0.15)
+
+
+def test_taps_per_output_and_the_mean_square_of_tanh_are_exact(page):
+    layers = page.evaluate("play.scales.layers(8)")
+    for side, one in zip((1, 4, 8, 16, 32), layers, strict=True):
+        stride, padding = (1, 0) if side == 1 else (2, 1)
+        taps = F.conv_transpose2d(torch.ones(1, 1, side, side), torch.ones(1, 1, 4, 4), None, stride, padding)
+        assert one["taps"] == pytest.approx(taps.mean().sqrt().item())
+    x = torch.linspace(-12, 12, 100_001, dtype=torch.float64)
+    for variance in (0.01, 0.5, 4):
+        expected = torch.trapezoid((x * variance**0.5).tanh() ** 2 * Normal(0, 1).log_prob(x).exp(), x).item()
+        assert page.evaluate("(v) => play.scales.squashed(v)", variance) == pytest.approx(expected, rel=1e-6)
+
+
+def test_rings_show_what_was_measured_only_where_it_was(page):
+    values = [0.7, 0.7, 0.7, 0.7, 0.2]
+    measured = {norm: {"default": values, "paper": values} for norm in ("with", "without")}
+    box = shown(page, "scales", measured)
+    rings = box.locator("circle[style*='fill: none'], circle[style*='fill:none']")
+    assert rings.count() == 20
+    box.get_by_label("base channels").fill("4")
+    assert rings.count() == 0
+    before = box.locator("output.plot-says").inner_text()
+    box.get_by_label("gain of batch norm").fill("0.02")
+    assert box.locator("output.plot-says").inner_text() != before

@@ -200,7 +200,7 @@ def play_data(name: str, options: dict[str, Any]) -> Any:
         ValueError: A number is infinite or not a number.
         TypeError: A value has no form in JSON.
     """
-    content = json.dumps(options, allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
+    content = json.dumps(options, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
     return _Hidden(
         f'<script type="application/json" class="play-data" data-for="{html.escape(name)}">{content}</script>'
     )

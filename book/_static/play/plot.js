@@ -122,8 +122,7 @@ play.plot = (() => {
       if (!shown || wide < 40) return;
       const high = square ? Math.min(wide, height) : height;
       const { x, y, marks } = shown;
-      const left = y.title === undefined && y.hidden ? 8 : 46;
-      const edge = { left, right: wide - 12, top: 8, bottom: high - (x.title ? 36 : 20) };
+      const edge = { left: y.title ? 58 : 46, right: wide - 12, top: 8, bottom: high - (x.title ? 36 : 20) };
       if (square) edge.right = Math.min(edge.right, edge.left + edge.bottom - edge.top);
       const toX = scale(x, edge.left, edge.right);
       const toY = scale(y, edge.bottom, edge.top);

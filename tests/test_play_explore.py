@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, Normal
+from torch.optim import adam
 
 from dcganlib import latents, models
 from dcganlib.viz.notebook import show_table
@@ -27,7 +28,7 @@ DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categori
 @pytest.fixture(scope="module")
 def page(blank):
     """An empty page with the shared charts and all figures that use them."""
-    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales"):
+    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales", "bias"):
         blank.add_script_tag(path=PLAY / f"{name}.js")
     return blank
 
@@ -335,6 +336,18 @@ def test_the_roofline_follows_its_controls(page):
 # --- chapter 4: Adam's average, and the first weights ------------------------------------------------------
 
 
+def pytorchs_adam(gradients, beta1):
+    """The path of a weight from 0, at a learning rate of 1."""
+    weight, average, square, step = (torch.zeros(1, dtype=torch.float64) for _ in range(4))
+    path = []
+    for gradient in gradients:
+        state = [weight], [torch.full_like(weight, gradient)], [average], [square], [], [step]
+        numbers = {"beta1": beta1, "beta2": 0.999, "lr": 1.0, "eps": 1e-8, "weight_decay": 0.0}
+        adam.adam(*state, foreach=False, amsgrad=False, maximize=False, **numbers)
+        path.append(weight.item())
+    return path
+
+
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9])
 def test_averages_are_the_chapters_and_the_path_is_that_of_pytorchs_adam(page, beta1):
     (averages,) = from_chapter("04_dcgan_guidelines", "averages")
@@ -342,12 +355,7 @@ def test_averages_are_the_chapters_and_the_path_is_that_of_pytorchs_adam(page, b
         values, truth = page.evaluate("(kind) => Object.values(play.momentum.gradients(kind, 5, 50))", kind)
         found = page.evaluate("([values, beta]) => play.momentum.averages(values, beta)", [values, beta1])
         assert found == pytest.approx(averages(values, beta1).tolist(), abs=1e-6)
-        weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-        adam, path = torch.optim.Adam([weight], lr=1.0, betas=(beta1, 0.999)), []
-        for gradient in values:
-            weight.grad = torch.tensor([gradient], dtype=torch.float64)
-            adam.step()
-            path.append(weight.item())
+        path = pytorchs_adam(values, beta1)
         found = page.evaluate("([values, beta]) => play.momentum.adam(values, beta)", [values, beta1])
         assert found == pytest.approx(path, rel=1e-9, abs=1e-9)
         assert len(truth) == 50
@@ -433,3 +441,60 @@ def test_rings_show_what_was_measured_only_where_it_was(page):
     before = box.locator("output.plot-says").inner_text()
     box.get_by_label("gain of batch norm").fill("0.02")
     assert box.locator("output.plot-says").inner_text() != before
+
+
+# --- details of chapter 7: the distance and the number of samples -----------------------------------------
+
+
+@pytest.mark.parametrize(("features", "count"), [(2, 20), (5, 60), (32, 100)])
+def test_the_frechet_distance_is_the_chapters(page, features, count):
+    (frechet,) = from_chapter("07_measuring_gans", "frechet")
+    rng = torch.Generator().manual_seed(features)
+    real = torch.randn(count, features, generator=rng, dtype=torch.float64)
+    fake = 0.3 + real.roll(1, 0) @ torch.randn(features, features, generator=rng, dtype=torch.float64)
+    found = page.evaluate("([a, b]) => play.bias.frechet(a, b)", [real.tolist(), fake.tolist()])
+    assert found == pytest.approx(frechet(real, fake).item(), rel=1e-6, abs=1e-6)
+
+
+def test_eigenvalues_are_numpys(page):
+    values = np.random.default_rng(0).normal(size=(9, 9))
+    symmetric = values @ values.T
+    found = page.evaluate("(S) => play.bias.eigenvalues(S)", symmetric.tolist())
+    assert sorted(found) == pytest.approx(np.linalg.eigvalsh(symmetric), rel=1e-9)
+
+
+@pytest.mark.parametrize("features", [2, 16])
+def test_the_bias_is_what_many_draws_show(page, features):
+    rng = torch.Generator().manual_seed(0)
+    sets = torch.randn(60, 2, 400, features, generator=rng, dtype=torch.float64)
+    (frechet,) = from_chapter("07_measuring_gans", "frechet")
+    shown_by = np.mean([frechet(*pair).item() for pair in sets])
+    expected = page.evaluate("(size) => play.bias.expected(size, 400)", features)
+    assert expected == pytest.approx(shown_by, rel=0.12)
+    drawn = page.evaluate(
+        """(size) => {
+             const next = play.bias.normal(1);
+             return Array.from({ length: 30 }, () => play.bias.drawn(size, 400, 1, next));
+           }""",
+        features,
+    )
+    assert np.mean(drawn) == pytest.approx(1 + shown_by, abs=0.12)
+
+
+def test_a_line_through_points_meets_0_where_numpys_does(page):
+    points = [[0.01, 5.2], [0.005, 2.4], [0.0025, 1.4], [0.0025, 1.1]]
+    expected = np.polyfit(*np.array(points).T, 1)[1]
+    assert page.evaluate("(points) => play.bias.intercept(points)", points) == pytest.approx(expected)
+
+
+def test_the_bias_figure_begins_with_what_was_measured_and_draws_when_asked(page):
+    measured = {count: [260 / count, 250 / count] for count in (100, 200, 400, 800, 1600)}
+    box = shown(page, "bias", measured)
+    assert box.locator("circle").count() == 10 + 1
+    box.get_by_label("numbers from a normal distribution").check()
+    assert box.locator("circle").count() == 0
+    box.get_by_role("button", name="Draw both sets").press("Enter")
+    assert box.locator("circle").count() == 5 + 1
+    box.get_by_role("slider", name="features").fill("5")
+    assert box.locator("circle").count() == 0
+    assert "With 32 features, 100 samples add 6 on average" in box.inner_text()

@@ -33,6 +33,7 @@ play.plot = (() => {
     .plot-control { align-items: center; display: flex; flex-wrap: wrap; font-size: .9rem; gap: .1rem .6rem; }
     .plot-control input[type="range"] { flex: 1 1 6rem; height: 2rem; max-width: 16rem; min-width: 5rem; }
     .plot-control output { min-width: 3.2em; }
+    .plot-control[hidden] { display: none; }
     .plot-choice { align-items: center; border: 0; display: flex; flex-wrap: wrap; font-size: .9rem; gap: .1rem .9rem;
       margin: 0; min-width: 0; padding: 0; }
     .plot-choice legend { float: left; font-size: inherit; margin: 0; width: auto; }

@@ -28,7 +28,7 @@ DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categori
 @pytest.fixture(scope="module")
 def page(blank):
     """An empty page with the shared charts and all figures that use them."""
-    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales", "bias"):
+    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales", "bias", "mates"):
         blank.add_script_tag(path=PLAY / f"{name}.js")
     return blank
 
@@ -498,3 +498,47 @@ def test_the_bias_figure_begins_with_what_was_measured_and_draws_when_asked(page
     box.get_by_role("slider", name="features").fill("5")
     assert box.locator("circle").count() == 0
     assert "With 32 features, 100 samples add 6 on average" in box.inner_text()
+
+
+# --- details of chapter 4: one image and its batch mates --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("contrast", "brightness", "count"), [(1, 0, 31), (3, 0, 7), (0.5, 0.4, 15), (1, 0, 0)]
+)
+def test_batch_norm_from_two_sums_is_pytorchs(page, contrast, brightness, count):
+    rng = torch.Generator().manual_seed(0)
+    image, mates = (torch.rand(n, 1, 6, 6, generator=rng, dtype=torch.float64) * 2 - 1 for n in (1, 31))
+    if count:
+        mates = mates[:count]
+    found = page.evaluate(
+        """({image, mates, contrast, brightness, count}) => {
+             const { sums, changed, statistics, normalise } = play.mates;
+             return normalise(image, statistics(image, changed(sums(mates), contrast, brightness), count));
+           }""",
+        {
+            "image": image.flatten().tolist(),
+            "mates": mates.flatten().tolist(),
+            "contrast": contrast,
+            "brightness": brightness,
+            "count": count,
+        },
+    )
+    batch = torch.cat([image, contrast * mates + brightness]) if count else image
+    expected = nn.BatchNorm2d(1).double()(batch)[0].flatten().detach()
+    assert found == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+def test_strong_mates_fade_the_image(page):
+    image = [-1.0] * 30 + [1.0] * 6
+    box = shown(page, "mates", {"image": image, "mates": {"ones": [-0.8, 0.9], "zeros": [-0.6, 0.8]}})
+    after = box.locator("canvas").nth(1)
+    shades = (
+        "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, 6, 6).data].filter((_, k) => k % 4 === 0)"
+    )
+    first = after.evaluate(shades)
+    box.get_by_label("their contrast").fill("3")
+    faded = after.evaluate(shades)
+    assert max(faded) - min(faded) < (max(first) - min(first)) / 2
+    box.get_by_label("zeros").check()
+    assert after.get_attribute("aria-label").startswith("after batch norm: values from")

@@ -51,17 +51,18 @@ play.plot = (() => {
   const shade = (name = "text") => `var(--plot-${name})`;
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
-  /** An element of a kind with some attributes and children. */
-  function make(kind, attributes = {}, ...children) {
-    const element = document.createElement(kind);
+  function filled(element, attributes, children) {
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     element.append(...children);
     return element;
   }
 
-  function draw(kind, attributes, parent) {
-    const element = document.createElementNS(SVG, kind);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  /** An element of a kind with some attributes and children. */
+  const make = (kind, attributes = {}, ...children) => filled(document.createElement(kind), attributes, children);
+
+  /** The same for SVG, appended to a parent. */
+  function draw(kind, attributes, parent, ...children) {
+    const element = filled(document.createElementNS(SVG, kind), attributes, children);
     parent.append(element);
     return element;
   }
@@ -111,9 +112,7 @@ play.plot = (() => {
   function chart({ height = 220, square = false, title = "" } = {}) {
     const element = make("div", { class: "plot" });
     if (title) element.append(make("p", { class: "plot-title" }, title));
-    const svg = document.createElementNS(SVG, "svg");
-    svg.setAttribute("role", "img");
-    element.append(svg);
+    const svg = draw("svg", { role: "img" }, element);
     const clip = `plot-clip-${made++}`;
     let shown = null;
     let places = null;
@@ -129,10 +128,8 @@ play.plot = (() => {
       const toY = scale(y, edge.bottom, edge.top);
       places = { toX, toY };
       svg.replaceChildren();
-      svg.setAttribute("width", wide);
-      svg.setAttribute("height", high);
-      svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
-      svg.setAttribute("aria-label", shown.label || title);
+      const size = { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` };
+      filled(svg, { ...size, "aria-label": shown.label || title }, []);
       const frame = { x: edge.left, y: edge.top, width: edge.right - edge.left, height: edge.bottom - edge.top };
       draw("rect", frame, draw("clipPath", { id: clip }, svg));
       axes(x, y, toX, toY, edge);
@@ -146,24 +143,22 @@ play.plot = (() => {
       for (const value of along) {
         const at = toX(value);
         draw("line", { class: "grid", x1: at, x2: at, y1: edge.top, y2: edge.bottom }, svg);
-        const text = draw("text", { x: at, y: edge.bottom + 15, "text-anchor": "middle" }, svg);
-        text.textContent = (x.format || number)(value);
+        draw("text", { x: at, y: edge.bottom + 15, "text-anchor": "middle" }, svg, (x.format || number)(value));
       }
       for (const value of up) {
         const at = toY(value);
         draw("line", { class: "grid", x1: edge.left, x2: edge.right, y1: at, y2: at }, svg);
-        const text = draw("text", { x: edge.left - 6, y: at + 4, "text-anchor": "end" }, svg);
-        text.textContent = (y.format || number)(value);
+        draw("text", { x: edge.left - 6, y: at + 4, "text-anchor": "end" }, svg, (y.format || number)(value));
       }
       draw("path", { class: "axis", d: `M${edge.left} ${edge.top}V${edge.bottom}H${edge.right}` }, svg);
       if (x.title) {
         const middle = (edge.left + edge.right) / 2;
-        draw("text", { x: middle, y: edge.bottom + 31, "text-anchor": "middle" }, svg).textContent = x.title;
+        draw("text", { x: middle, y: edge.bottom + 31, "text-anchor": "middle" }, svg, x.title);
       }
       if (y.title) {
         const middle = (edge.top + edge.bottom) / 2;
         const turned = { "text-anchor": "middle", transform: `translate(11 ${middle}) rotate(-90)` };
-        draw("text", turned, svg).textContent = y.title;
+        draw("text", turned, svg, y.title);
       }
     }
 
@@ -182,7 +177,7 @@ play.plot = (() => {
           const look = mark.hollow ? `fill:none;stroke:${color};stroke-width:2` : `fill:${color}`;
           const dot = { cx: toX(a), cy: toY(b), r: mark.r || 4, style: `${look};opacity:${mark.opacity || 1}` };
           const drawn = draw("circle", dot, parent);
-          if (mark.names) draw("title", {}, drawn).textContent = mark.names[k];
+          if (mark.names) draw("title", {}, drawn, mark.names[k]);
         });
       } else if (mark.cells) {
         for (const [x0, x1, y0, y1, share] of mark.cells) {
@@ -198,7 +193,7 @@ play.plot = (() => {
       } else if (mark.text !== undefined) {
         const [a, b] = mark.at;
         const place = { x: clamp(toX(a), edge.left, edge.right) + (mark.dx || 0), y: toY(b) + (mark.dy || 0) };
-        draw("text", { ...place, "text-anchor": mark.anchor || "start" }, parent).textContent = mark.text;
+        draw("text", { ...place, "text-anchor": mark.anchor || "start" }, parent, mark.text);
       }
     }
 
@@ -234,10 +229,11 @@ play.plot = (() => {
   /** What the colours mean: `[["real", "real samples"], ["grey", "limit", "4 3"]]`. */
   function legend(entries) {
     const items = entries.map(([color, text, dash]) => {
-      const svg = document.createElementNS(SVG, "svg");
-      for (const [name, value] of [["width", 22], ["height", 10], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
+      const item = make("li");
+      const svg = draw("svg", { width: 22, height: 10, "aria-hidden": "true" }, item);
       draw("path", { d: "M0 5H22", style: `stroke:${shade(color)};stroke-width:3;stroke-dasharray:${dash || "none"}` }, svg);
-      return make("li", {}, svg, text);
+      item.append(text);
+      return item;
     });
     return make("ul", { class: "plot-legend" }, ...items);
   }

@@ -3,6 +3,7 @@
 import ast
 import functools
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 from torch.optim import adam
 
 from dcganlib import latents, models
-from dcganlib.viz.notebook import show_table
+from dcganlib.viz.notebook import play_data, show_table
 
 browser.require()
 PLAY = browser.STATIC / "play"
@@ -77,6 +78,37 @@ def shown(page, name, options=None, still="<p></p>"):
     assert unnamed == 0
     assert box.get_attribute("aria-label")
     return box
+
+
+# --- in a page ---------------------------------------------------------------------------------------
+
+
+def test_a_caption_stays_and_what_a_cell_measured_arrives(chromium, tmp_path):
+    shutil.copy(browser.STATIC / "play.js", tmp_path)
+    shutil.copy(browser.STATIC / "book.css", tmp_path)
+    (tmp_path / "play").mkdir()
+    (tmp_path / "play" / "demo.js").write_text(
+        """play.register("demo", (box, options, still) => {
+             box.textContent = `${options.size} in place of ${still.tagName}`;
+           });"""
+    )
+    left = play_data("demo", {"size": 7})._repr_html_()
+    (tmp_path / "page.html").write_text(
+        f"""<link rel="stylesheet" href="book.css"><script src="play.js" defer></script>
+            <div class="cell"><div class="cell_output">{left}</div></div>
+            <div class="cell tag_hide-input tag_play-demo"><div class="cell_output"><p>printed</p>
+            <figure id="fig-demo"><a href="big.png"><img alt="still" width="9" height="9"></a>
+            <figcaption>What is seen</figcaption></figure></div></div>"""
+    )
+    tab = chromium.new_page()
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.locator("figure .play-box.play-demo").wait_for()
+    assert tab.locator("figure").inner_text().split("\n")[0] == "7 in place of A"
+    seen = [tab.locator(part).is_visible() for part in ("figcaption", "p", "img")]
+    assert seen == [True, True, False]
+    tab.emulate_media(media="print")
+    assert [tab.locator(part).is_visible() for part in ("img", ".play-box")] == [True, False]
+    tab.close()
 
 
 # --- charts ------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ play.register("bias", async (box, measured) => {
     if (end !== null) marks.push({ dots: [[0, end]], color: "real", r: 6, hollow: true });
     plot.draw({
       x: { min: -0.0003, max: 0.0104, title: "1 / number of samples", ticks: [0, 1 / 400, 1 / 200, 1 / 100], format: part },
-      y: { min: 0, max: highest, title: "Fréchet distance" },
+      y: { min: Math.min(0, 1.4 * (end || 0)), max: highest, title: "Fréchet distance" },
       label: `${shown.length} distances against one over the number of samples${end === null ? "" : `, on a line that ends at ${number(end, 2)}`}.`,
       marks,
     });

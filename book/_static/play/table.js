@@ -39,7 +39,8 @@ play.register("table", async (box, options, still) => {
          min-height: 2rem; padding: 0 .1rem; text-align: inherit; }
        .play-table th button:hover { text-decoration: underline; }
        .play-table th span { color: var(--pst-color-text-muted); display: inline-block; width: 1.1em; }
-       .play-table th[aria-sort] span { color: inherit; }`
+       .play-table th[aria-sort] span { color: inherit; }
+       @media (max-width: 767px) { .play-table td:last-child:not([style]) { min-width: 15rem; } }`
     )
   );
   const table = still.querySelector("table").cloneNode(true);

@@ -207,6 +207,24 @@ def test_sliders_and_button_move_g(page):
     assert float(box.get_by_label("mean of G").input_value()) < 2
 
 
+def test_the_mouse_drags_g_over_the_map_and_a_tap_moves_it(page):
+    box = shown(page, "divergence")
+    place = box.locator(".drags svg").bounding_box()
+    mean, width = (box.get_by_label(name) for name in ("mean of G", "width of G"))
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 20)
+    page.mouse.down()
+    high = float(width.input_value())
+    page.mouse.move(place["x"] + 70, place["y"] + place["height"] - 60)
+    page.mouse.up()
+    left, low = float(mean.input_value()), float(width.input_value())
+    assert -4 <= left < -3.5
+    assert low < 0.8 < 2.5 < high
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + 20)
+    assert float(mean.input_value()) == left
+    box.locator(".drags svg").click(position={"x": place["width"] - 20, "y": 30})
+    assert float(mean.input_value()) > 3.5
+
+
 # --- chapter 1: two players that circle ----------------------------------------------------------------
 
 

@@ -104,7 +104,7 @@ play.register("divergence", async (box) => {
   const land = terrain();
   const top = chart({ height: 150, title: "Densities" });
   const low = chart({ height: 150, title: "The best D" });
-  const map = chart({ height: 300, title: "JSD for every G: the more colour, the smaller" });
+  const map = chart({ height: 300, title: "JSD of every G: the bluer, the smaller" });
   const words = says();
   let trail = [];
 

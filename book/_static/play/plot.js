@@ -24,7 +24,7 @@ play.plot = (() => {
     .plot text { fill: var(--pst-color-text-base); }
     .plot .axis { stroke: var(--pst-color-text-muted); fill: none; }
     .plot .grid { stroke: var(--pst-color-border); opacity: .6; }
-    .plot.drags svg { cursor: crosshair; touch-action: none; }
+    .plot.drags svg { cursor: crosshair; }
     .plot-row { display: grid; gap: .5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 240px), 1fr)); }
     .plot-title { font-size: .85rem; font-weight: 600; margin: 0 0 .1rem; }
     .plot-legend { display: flex; flex-wrap: wrap; font-size: .85rem; gap: .1rem 1rem; list-style: none; margin: 0 0 .25rem;
@@ -38,7 +38,7 @@ play.plot = (() => {
       margin: 0; min-width: 0; padding: 0; }
     .plot-choice legend { float: left; font-size: inherit; margin: 0; width: auto; }
     .plot-choice label { align-items: center; display: inline-flex; gap: .35rem; min-height: 2rem; }
-    .plot-choice input { accent-color: var(--pst-color-primary); height: 1.1rem; width: 1.1rem; }
+    .plot-choice input { height: 1.1rem; width: 1.1rem; }
     .play-controls button { font-size: .9rem; }
     .plot-says { display: block; font-size: .9rem; margin: .5rem 0 0; }`;
   const style = document.createElement("style");
@@ -151,15 +151,10 @@ play.plot = (() => {
         draw("text", { x: edge.left - 6, y: at + 4, "text-anchor": "end" }, svg, (y.format || number)(value));
       }
       draw("path", { class: "axis", d: `M${edge.left} ${edge.top}V${edge.bottom}H${edge.right}` }, svg);
-      if (x.title) {
-        const middle = (edge.left + edge.right) / 2;
-        draw("text", { x: middle, y: edge.bottom + 31, "text-anchor": "middle" }, svg, x.title);
-      }
-      if (y.title) {
-        const middle = (edge.top + edge.bottom) / 2;
-        const turned = { "text-anchor": "middle", transform: `translate(11 ${middle}) rotate(-90)` };
-        draw("text", turned, svg, y.title);
-      }
+      const middle = [(edge.left + edge.right) / 2, (edge.top + edge.bottom) / 2];
+      draw("text", { x: middle[0], y: edge.bottom + 31, "text-anchor": "middle" }, svg, x.title || "");
+      const turned = { "text-anchor": "middle", transform: `translate(11 ${middle[1]}) rotate(-90)` };
+      draw("text", turned, svg, y.title || "");
     }
 
     function paintMark(mark, toX, toY, edge, parent) {
@@ -205,17 +200,18 @@ play.plot = (() => {
         shown = spec;
         paint();
       },
-      /** Call `act(x, y)` with the values under the pointer while it is down. */
+      /** Call `act(x, y)` with the values under the mouse while it is down, or under a tap: a finger that moves scrolls. */
       drag(act) {
         element.classList.add("drags");
         const tell = (event) => {
           const box = svg.getBoundingClientRect();
-          const { min, max } = shown.x;
-          const low = shown.y;
-          const x = clamp(places.toX.back(event.clientX - box.left), min, max);
-          act(x, clamp(places.toY.back(event.clientY - box.top), low.min, low.max));
+          const { x, y } = shown;
+          const right = clamp(places.toX.back(event.clientX - box.left), x.min, x.max);
+          act(right, clamp(places.toY.back(event.clientY - box.top), y.min, y.max));
         };
+        svg.addEventListener("click", tell);
         svg.addEventListener("pointerdown", (event) => {
+          if (event.pointerType === "touch") return;
           svg.setPointerCapture(event.pointerId);
           tell(event);
         });
@@ -238,7 +234,7 @@ play.plot = (() => {
     return make("ul", { class: "plot-legend" }, ...items);
   }
 
-  /** A slider with its name before and its value after it. `of(position)` is the value at a position, `show` its text. */
+  /** A slider between its name and its value. `of(position)` is the value at a position, `show` its text. */
   function slider({ label, min, max, step, value, of = (position) => position, show = number }, act) {
     const input = make("input", { type: "range", min, max, step });
     const output = make("output", { "aria-live": "off" });
@@ -266,7 +262,7 @@ play.plot = (() => {
     };
   }
 
-  /** Radio buttons: `choice("order", [["a", "one way"], ["b", "another"]], act)`; the first is chosen. */
+  /** Radio buttons: `choice("order", [["a", "one way"], ["b", "another"]], act)`. */
   function choice(label, options, act) {
     const name = `plot-choice-${made++}`;
     const element = make("fieldset", { class: "plot-choice" }, make("legend", {}, label));
@@ -290,7 +286,7 @@ play.plot = (() => {
     return element;
   }
 
-  /** A line of text that screen readers speak once it has rested for a moment, and not at each step of a slider. */
+  /** A line that screen readers speak once it has rested for a moment, and not at each step of a slider. */
   function says() {
     const element = make("output", { class: "plot-says" });
     let waiting = 0;

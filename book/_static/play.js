@@ -4,12 +4,12 @@
 //
 //     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
 //
+// A cell says how the figure opens in its tag: `play-NAME:PRESET` passes {preset: "PRESET"}, and the script knows what
+// that means. If the cell has a caption, it stays below the figure: write it so that it holds for both.
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
-//
-// In a figure with a caption only what it shows is replaced: the caption stays, and links to the figure lead there.
-// What the chapter measured comes as `options` too: `play_data("NAME", {...})` of dcganlib.viz.notebook, in any cell,
-// leaves `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output.
-// What is replaced comes as a third argument: a script may show it in its own way, as play/table.js does with a table.
+// What the chapter measured joins the options: `play_data("NAME", {...})` of dcganlib.viz.notebook, in any cell, leaves
+// `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output. A third
+// argument is what the figure replaces: a script may show it in its own way, as play/table.js does with a table.
 window.play = (() => {
   "use strict";
 
@@ -38,29 +38,35 @@ window.play = (() => {
     makers.set(name, make);
   }
 
+  /** The figures of this page: each one's still picture, name and options. */
   function find() {
-    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({ still, name: still.dataset.play }));
+    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({
+      still,
+      name: still.dataset.play,
+      options: JSON.parse(still.dataset.options || "{}"),
+    }));
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
+      const [name, preset] = tag.slice("tag_play-".length).split(":");
       const output = cell.querySelector(".cell_output");
       const still = output && (output.querySelector("figure:has(> figcaption) > :not(figcaption)") || output);
-      if (still) figures.push({ still, name: tag.slice("tag_play-".length) });
+      if (still) figures.push({ still, name, options: preset ? { preset } : {} });
     });
     return figures;
   }
 
-  function optionsOf(still, name) {
+  function measured(name) {
     const data = document.querySelector(`script.play-data[data-for="${name}"]`);
-    return JSON.parse(still.dataset.options || (data && data.textContent) || "{}");
+    return data ? JSON.parse(data.textContent) : {};
   }
 
-  async function mount({ still, name }) {
+  async function mount({ still, name, options }) {
     const box = document.createElement("div");
     box.className = `play-box play-${name}`;
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, optionsOf(still, name), still);
+      await makers.get(name)(box, { ...measured(name), ...options }, still);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;

@@ -2,14 +2,14 @@
 // play/NAME.js takes its place once the reader comes near. Without JavaScript, and on paper, the figure stays.
 // Scripts are classic ones, which a page opened from a file may load too:
 //
-//     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
+//     play.register("NAME", (box, options, still) => { ... });   // fill the empty element `box`; may return a promise
 //
 // A cell says how the figure opens in its tag: `play-NAME:PRESET` passes {preset: "PRESET"}, and the script knows what
 // that means. If the cell has a caption, it stays below the figure: write it so that it holds for both.
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
 // What the chapter measured joins the options: `play_data("NAME", {...})` of dcganlib.viz.notebook, in any cell, leaves
-// `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output. A third
-// argument is what the figure replaces: a script may show it in its own way, as play/table.js does with a table.
+// `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output. `still` is what
+// is replaced: a script may show it in its own way, as play/table.js does with a table.
 window.play = (() => {
   "use strict";
 

@@ -173,39 +173,6 @@ def show_slider(
     )
 
 
-class _Hidden:
-    """An output that a page holds and does not show."""
-
-    def __init__(self, content: str) -> None:
-        self.content = content
-
-    def _repr_html_(self) -> str:
-        return self.content
-
-    def __repr__(self) -> str:
-        return ""
-
-
-def play_data(name: str, options: dict[str, Any]) -> Any:
-    """Leave numbers in the page for a figure that the reader can play with, as an invisible notebook output.
-
-    Args:
-        name: The figure's script, ``book/_static/play/NAME.js``.
-        options: What the script gets: JSON values, with finite numbers.
-
-    Returns:
-        An object for the end of a cell.
-
-    Raises:
-        ValueError: A number is infinite or not a number.
-        TypeError: A value has no form in JSON.
-    """
-    content = json.dumps(options, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
-    return _Hidden(
-        f'<script type="application/json" class="play-data" data-for="{html.escape(name)}">{content}</script>'
-    )
-
-
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """Show a table, as a notebook output.
 
@@ -247,6 +214,39 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return HTML(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+class _Hidden:
+    """An output that a page holds and does not show."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+    def _repr_html_(self) -> str:
+        return self.content
+
+    def __repr__(self) -> str:
+        return ""
+
+
+def play_data(name: str, options: dict[str, Any]) -> Any:
+    """Leave numbers in the page for a figure that the reader can play with, as an invisible notebook output.
+
+    Args:
+        name: The figure's script, ``book/_static/play/NAME.js``.
+        options: What the script gets: JSON values, with finite numbers.
+
+    Returns:
+        An object for the end of a cell.
+
+    Raises:
+        ValueError: A number is infinite or not a number.
+        TypeError: A value has no form in JSON.
+    """
+    content = json.dumps(options, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    return _Hidden(
+        f'<script type="application/json" class="play-data" data-for="{html.escape(name)}">{content}</script>'
+    )
 
 
 def _picture(image: Image.Image, alt: str) -> str:

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 import yaml
 
+from dcganlib.viz.notebook import play_data
+
 ROOT = chapters.ROOT
 BOOK = chapters.BOOK
 NOTEBOOKS = chapters.chapters()
@@ -282,6 +284,19 @@ def test_what_prints_otherwise_on_the_other_kind_of_processor_is_found():
             cell.outputs = [nbformat.v4.new_output("stream", text=f"{text}\n")]
     (difference,) = chapters.different(one, other)
     assert difference.endswith(":\n2\n---\n2.5\n")
+
+
+def test_what_a_cell_measured_for_a_figure_to_play_with_is_not_what_it_prints():
+    one, other = (small_notebook("play_data(...)") for _ in range(2))
+    for notebook, seconds, text in ((one, 1.5, "5 layers"), (other, 1.6, "5 layers")):
+        left = play_data("roofline", {"seconds": seconds})._repr_html_()
+        notebook.cells[0].outputs = [
+            nbformat.v4.new_output("stream", text=text),
+            nbformat.v4.new_output("execute_result", {"text/html": left, "text/plain": ""}),
+        ]
+    assert chapters.different(one, other) == []
+    other.cells[0].outputs[0].text = "6 layers"
+    assert len(chapters.different(one, other)) == 1
 
 
 def test_an_earlier_run_time_counts_as_long_as_the_code_is_the_same(tmp_path):

@@ -17,7 +17,7 @@ from dcganlib import losses
 from dcganlib.models import Layer
 from dcganlib.train import StepMetrics
 from dcganlib.viz import notebook
-from dcganlib.viz.notebook import show_animation, show_slider, show_source, show_table
+from dcganlib.viz.notebook import play_data, show_animation, show_slider, show_source, show_table
 from dcganlib.viz.plot import animate
 
 
@@ -163,3 +163,32 @@ def test_show_table_names_rows_and_columns_and_aligns_numbers():
 def test_a_row_that_does_not_fit_its_head_is_refused():
     with pytest.raises(ValueError, match=r"2 cells.*\['a'\]"):
         show_table(["name", "value"], [["a"]])
+
+
+def test_a_table_shows_a_picture_and_describes_it():
+    picture = Image.new("L", (12, 6), 255)
+    shown = show_table(["name", "samples", "score"], [["a & b", picture, 3]]).data
+    alt, content = re.search(r'<td><img [^>]*alt="([^"]*)"[^>]*base64,([^"]+)"></td>', shown).groups()
+    assert html.unescape(alt) == "samples in the row: a & b"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as again:
+        assert (again.format, again.size) == ("WEBP", (12, 6))
+
+
+def test_play_data_is_json_that_no_page_shows_and_no_text_ends():
+    options = {"times": [1.5, 2], "name": "5 × 5 </script><b>"}
+    left = play_data("roofline", options)
+    name, content = re.fullmatch(
+        r'<script type="application/json" class="play-data" data-for="(\w+)">(.*)</script>',
+        left._repr_html_(),
+    ).groups()
+    assert name == "roofline"
+    assert json.loads(content) == options
+    assert "<" not in content
+    assert repr(left) == ""
+
+
+def test_play_data_refuses_what_json_cannot_say():
+    with pytest.raises(ValueError, match="JSON"):
+        play_data("roofline", {"peak": float("nan")})
+    with pytest.raises(TypeError, match="Tensor"):
+        play_data("roofline", {"peak": torch.zeros(1)})

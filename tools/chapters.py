@@ -55,6 +55,7 @@ MACHINE_PATH = re.compile(
     r"(?<![\w.:/])/(?:home|Users|root|tmp|private|var|opt|work|usr)/[\w.]+|site-packages"
 )
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+PLAY_DATA = re.compile(r'(?<=class="play-data")[^<]*')  # what was measured for a figure to play with
 AVX512, AVX2 = "AVX-512", "AVX2"  # the two kinds of processor whose run times a chapter names
 KINDS = {AVX512: "with AVX-512 and bfloat16", AVX2: "with instructions limited to AVX2"}
 LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
@@ -223,12 +224,12 @@ def earlier_times(md: Path, notebook: nbformat.NotebookNode) -> dict[str, int]:
 
 
 def printed(cell: nbformat.NotebookNode) -> str:
-    """The text of a cell's outputs; pictures are left out."""
+    """The text of a cell's outputs; pictures and the numbers for figures to play with are left out."""
     parts = []
     for output in cell.outputs:
         data = output.get("data", {})
         parts += [output.get("text", ""), data.get("text/html", ""), data.get("text/plain", "")]
-    return ADDRESS.sub("", "".join(parts))
+    return PLAY_DATA.sub("", ADDRESS.sub("", "".join(parts)))
 
 
 def different(one: nbformat.NotebookNode, other: nbformat.NotebookNode) -> list[str]:

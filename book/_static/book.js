@@ -100,6 +100,7 @@
     const typeset = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
     if (typeset) typeset.then(watchWide);
     addEventListener("load", watchWide);
+    document.addEventListener("play", watchWide);
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();

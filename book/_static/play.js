@@ -2,9 +2,14 @@
 // play/NAME.js takes its place once the reader comes near. Without JavaScript, and on paper, the figure stays.
 // Scripts are classic ones, which a page opened from a file may load too:
 //
-//     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
+//     play.register("NAME", (box, options, still) => { ... });   // fill the empty element `box`; may return a promise
 //
+// A cell says how the figure opens in its tag: `play-NAME:PRESET` passes {preset: "PRESET"}, and the script knows what
+// that means. If the cell has a caption, it stays below the figure: write it so that it holds for both.
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
+// What the chapter measured joins the options: `play_data("NAME", {...})` of dcganlib.viz.notebook, in any cell, leaves
+// `<script type="application/json" class="play-data" data-for="NAME">{"size": 64}</script>` in its output. `still` is what
+// is replaced: a script may show it in its own way, as play/table.js does with a table.
 window.play = (() => {
   "use strict";
 
@@ -33,29 +38,42 @@ window.play = (() => {
     makers.set(name, make);
   }
 
+  /** The figures of this page: each one's still picture, name and options. */
   function find() {
-    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({ still, name: still.dataset.play }));
+    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({
+      still,
+      name: still.dataset.play,
+      options: JSON.parse(still.dataset.options || "{}"),
+    }));
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
-      const still = cell.querySelector(".cell_output");
-      if (still) figures.push({ still, name: tag.slice("tag_play-".length) });
+      const [name, preset] = tag.slice("tag_play-".length).split(":");
+      const output = cell.querySelector(".cell_output");
+      const still = output && (output.querySelector("figure:has(> figcaption) > :not(figcaption)") || output);
+      if (still) figures.push({ still, name, options: preset ? { preset } : {} });
     });
     return figures;
   }
 
-  async function mount({ still, name }) {
+  function measured(name) {
+    const data = document.querySelector(`script.play-data[data-for="${name}"]`);
+    return data ? JSON.parse(data.textContent) : {};
+  }
+
+  async function mount({ still, name, options }) {
     const box = document.createElement("div");
     box.className = `play-box play-${name}`;
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, JSON.parse(still.dataset.options || "{}"));
+      await makers.get(name)(box, { ...measured(name), ...options }, still);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;
     }
     still.classList.add("play-still");
     still.before(box);
+    document.dispatchEvent(new Event("play")); // book.js looks for what is wider than the page
   }
 
   function start() {

@@ -180,7 +180,8 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
 
     Args:
         head: Column headers.
-        rows: The cells of each row, one per column, shown as ``str(cell)``.
+        rows: The cells of each row, one per column, shown as ``str(cell)``; a picture (PIL) is shown itself,
+            described by its column and its row.
 
     Returns:
         An IPython HTML object.
@@ -195,20 +196,66 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
             raise ValueError(f"each row must have {len(head)} cells, one per column, got {list(row)}")
     right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
 
-    def cell(kind: str, value: Any, column: int) -> str:
+    def cell(kind: str, value: Any, column: int, row: Sequence[Any] = ("",)) -> str:
         style = ' style="text-align: right"' if right[column] and column > 0 else ""
-        return f"<{kind}{style}>{html.escape(str(value))}</{kind.split()[0]}>"
+        if isinstance(value, Image.Image):
+            content = _picture(value, f"{head[column]} in the row: {row[0]}")
+        else:
+            content = html.escape(str(value))
+        return f"<{kind}{style}>{content}</{kind.split()[0]}>"
 
     top = "".join(
         cell('th scope="col"', name, index) if name else "<td></td>" for index, name in enumerate(head)
     )
     lines = [
         cell('th scope="row"', row[0], 0)
-        + "".join(cell("td", value, index) for index, value in enumerate(row[1:], start=1))
+        + "".join(cell("td", value, index, row) for index, value in enumerate(row[1:], start=1))
         for row in rows
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return HTML(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>")
+
+
+class _Hidden:
+    """An output that a page holds and does not show."""
+
+    def __init__(self, content: str) -> None:
+        self.content = content
+
+    def _repr_html_(self) -> str:
+        return self.content
+
+    def __repr__(self) -> str:
+        return ""
+
+
+def play_data(name: str, options: dict[str, Any]) -> Any:
+    """Leave numbers in the page for a figure that the reader can play with, as an invisible notebook output.
+
+    Args:
+        name: The figure's script, ``book/_static/play/NAME.js``.
+        options: What the script gets: JSON values, with finite numbers.
+
+    Returns:
+        An object for the end of a cell.
+
+    Raises:
+        ValueError: A number is infinite or not a number.
+        TypeError: A value has no form in JSON.
+    """
+    content = json.dumps(options, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    return _Hidden(
+        f'<script type="application/json" class="play-data" data-for="{html.escape(name)}">{content}</script>'
+    )
+
+
+def _picture(image: Image.Image, alt: str) -> str:
+    """An ``<img>`` with the picture in it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "webp", quality=80)
+    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    described = f'class="dark-light" alt="{html.escape(alt)}" width="{image.width}" style="max-width: none"'
+    return f'<img {described} src="{source}">'
 
 
 def _is_number(value: Any) -> bool:

@@ -39,6 +39,6 @@ def save_web_page(folder: str | Path, path: str | Path, *, best: bool = False) -
     files.check_folder(path)
     run = run_folder.read(folder)
     generator = drawn_generator(run, best=best)
-    options = {"prior": run.config.train.prior, "classes": run.config.class_names}
-    files.write_text(path, web.page(generator, run.folder.resolve().name, **options))
+    name, prior, classes = run.folder.resolve().name, run.config.train.prior, run.config.class_names
+    files.write_text(path, web.page(generator, name, prior=prior, classes=classes))
     return path

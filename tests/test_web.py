@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from browser import require
+from flat import spread
 from PIL import Image
 from torch.nn.utils import parametrize
 
@@ -21,19 +22,6 @@ require()
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 
 LEVEL = 2 / 255  # one of the 255 steps of a pixel, of an image from -1 to 1
-
-
-def spread(generator, rng, *, half=True):
-    """Give a generator weights as after a training, so that each layer and its batch norm matter."""
-    for name, values in generator.state_dict().items():
-        if name.endswith("running_var"):
-            values.uniform_(0.2, 2.0, generator=rng)
-        elif values.is_floating_point() and not name.endswith((".u", ".v")):
-            scale = len(values) ** -0.5 if values.dim() == 4 else 0.1
-            values.normal_(1.0 * name.endswith("1.weight"), scale, generator=rng)
-        if half and values.is_floating_point():
-            values.copy_(values.half())
-    return generator.eval()
 
 
 @pytest.fixture(scope="module")

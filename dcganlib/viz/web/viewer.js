@@ -1,5 +1,5 @@
 // A grid of samples, one of them large, and the controls around them: dcgan.view(box, generator, options).
-// Options: count and columns of the grid, seed, directions (how many sliders), walk and save (whether there are any).
+// Options: count and columns of the grid, seed, directions of the sliders, walk and saves (whether these are offered).
 (() => {
   "use strict";
 
@@ -19,6 +19,12 @@
     .dcgan-slider input { display: block; height: 2rem; margin: 0; width: 100%; }
     .dcgan-slider span { display: flex; justify-content: space-between; }
     @media (max-width: 599px) { .dcgan-view { grid-template-columns: minmax(0, 1fr); } }`;
+
+  function addStyle() {
+    if (!document.getElementById("dcgan-style")) {
+      document.head.append(element("style", { id: "dcgan-style", textContent: STYLE }));
+    }
+  }
 
   /** An element with properties, attributes (names with a dash, and role) and children. */
   function element(tag, properties = {}, ...children) {
@@ -107,15 +113,12 @@
 
   function view(box, generator, options = {}) {
     const { count = 64, columns = 8, walk = true, saves = true } = options;
-    const directions = generator.directions.slice(0, options.directions ?? generator.directions.length);
+    const directions = options.directions ?? generator.directions;
     const strengths = directions.map(() => 0);
     const state = { seed: options.seed ?? 0, picked: 0, label: -1, end: 1, along: 0, latents: [] };
     const named = generator.classes.length > 0;
     const labelOf = (index) => (!named ? 0 : state.label < 0 ? index % generator.classes.length : state.label);
-    if (!document.getElementById("dcgan-style")) {
-      document.head.append(element("style", { id: "dcgan-style", textContent: STYLE }));
-    }
-
+    addStyle();
     const grid = element("canvas", { role: "img" });
     const mark = element("div", { className: "dcgan-mark" });
     const pick = element("div", { className: "dcgan-pick" }, grid, mark);
@@ -227,5 +230,5 @@
     return showGrid();
   }
 
-  Object.assign(dcgan, { view, drawGrid, element, button, labelled, slider, once, moved });
+  Object.assign(dcgan, { addStyle, asSeed, button, drawGrid, element, labelled, moved, once, slider, view });
 })();

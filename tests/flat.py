@@ -1,4 +1,4 @@
-"""Configurations of runs from options side by side, as the command takes them."""
+"""Configurations of runs from options side by side, as the command takes them; and weights that matter."""
 
 from dataclasses import fields
 

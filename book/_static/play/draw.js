@@ -76,7 +76,7 @@
     let t = 0.5;
     const kinds = ["straight", "along the arc"].map((name, index) => {
       const path = (at) => (index ? dcgan.slerp : dcgan.lerp)(...ends, at);
-      return { name, path, all: strip(generator, STEPS), one: strip(generator, 1), said: make("output") };
+      return { name, path, all: strip(generator, STEPS), one: strip(generator, 1), said: make("output", { "aria-live": "off" }) };
     });
     const showOne = dcgan.once(() =>
       kinds.forEach(({ name, path, one, said }) => {
@@ -201,6 +201,7 @@
     .play-draw canvas { image-rendering: pixelated; width: 100%; }
     .draw-pair { display: grid; gap: 1rem; grid-template-columns: repeat(2, minmax(0, 16rem)); }
     .draw-sum { align-items: center; display: grid; gap: 1rem; grid-template-columns: minmax(0, 3fr) minmax(0, 1fr); }
+    @media (max-width: 599px) { .draw-sum { grid-template-columns: minmax(0, 1fr); } .draw-sum > :last-child { max-width: 12rem; } }
     .draw-wide { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)) !important; }`;
 
   play.register("draw", (box, { preset }) => {

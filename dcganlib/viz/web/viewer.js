@@ -13,7 +13,8 @@
     .dcgan-pick { align-self: start; cursor: pointer; position: relative; }
     .dcgan-mark { outline: 3px solid var(--pst-color-primary); pointer-events: none; position: absolute; }
     .dcgan-row { align-items: end; display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; }
-    .dcgan-row label, .dcgan-sliders label { display: block; }
+    .dcgan-row label, .dcgan-slider { display: block; }
+    .dcgan-row label > :is(input, select) { margin-left: 0.25rem; }
     .dcgan-row input[type="number"] { width: 8.5em; }
     .dcgan-sliders { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
     .dcgan-slider input { display: block; height: 2rem; margin: 0; width: 100%; }
@@ -135,8 +136,9 @@
       dcgan.paint(large, generator.draw(latent(), label), generator);
       const what = named ? `, class ${generator.classes[label]}` : "";
       const how = strengths.some(Boolean) || state.along ? ", changed by the sliders" : "";
-      said.textContent = `Image ${state.picked + 1} of seed ${state.seed}${what}${how}`;
-      large.setAttribute("aria-label", said.textContent);
+      const says = `Image ${state.picked + 1} of seed ${state.seed}${what}${how}`;
+      if (said.textContent !== says) said.textContent = says; // else it would be read out at each step of a slider
+      large.setAttribute("aria-label", says);
     });
 
     let round = 0;

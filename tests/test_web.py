@@ -367,6 +367,17 @@ def test_the_file_is_as_long_as_the_weights_in_half_precision(tmp_path):
     assert "http" not in text.split("dcgan.packed[")[0]
 
 
+def test_the_best_weights_draw_if_asked_for(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    best = spread(runs.read(folder).generator, torch.Generator().manual_seed(9))
+    checkpoint.save_generator(folder / "best.safetensors", best)
+    for chosen, generator in ((True, best), (False, runs.read(trained).generator)):
+        path = runs.save_web_page(folder, tmp_path / "a.html", best=chosen)
+        script = web.pack(generator, "run", prior="uniform", classes=("cat", "dög"))
+        assert script in path.read_text(encoding="utf-8")
+
+
 def test_only_a_page_of_our_own_is_one(trained, tmp_path):
     path = runs.save_web_page(trained, tmp_path / "a.html")
     assert web.is_page(path)

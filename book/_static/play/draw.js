@@ -1,4 +1,4 @@
-// The stored generators draw in the page: digits, faces, walks, sums and directions. The weights, up to 1 MB for a page,
+// The stored generators draw in the page: digits, faces, walks, sums and directions. The weights, up to 1 MB a page,
 // are loaded when the reader presses the button. tools/play_data.py makes them, and puts them beside this script
 // together with generator.js and viewer.js of dcganlib.viz.web.
 (() => {
@@ -30,7 +30,8 @@
   /** The first n of a list, another choice for each round. */
   function chosen(list, n, round) {
     const order = dcgan.sampleZ(round, 1, Math.max(16, list.length))[0];
-    return [...list.keys()].sort((i, j) => order[i] - order[j]).slice(0, n).map((index) => list[index]); // prettier-ignore
+    const shuffled = [...list.keys()].sort((i, j) => order[i] - order[j]);
+    return shuffled.slice(0, n).map((index) => list[index]);
   }
 
   /** The means of the examples a, b and c, and a - b + c at the norm of a sample. */
@@ -76,7 +77,8 @@
     let t = 0.5;
     const kinds = ["straight", "along the arc"].map((name, index) => {
       const path = (at) => (index ? dcgan.slerp : dcgan.lerp)(...ends, at);
-      return { name, path, all: strip(generator, STEPS), one: strip(generator, 1), said: make("output", { "aria-live": "off" }) };
+      const said = make("output", { "aria-live": "off" });
+      return { name, path, all: strip(generator, STEPS), one: strip(generator, 1), said };
     });
     const showOne = dcgan.once(() =>
       kinds.forEach(({ name, path, one, said }) => {
@@ -164,7 +166,8 @@
     const sliders = ways.map(({ name }, index) =>
       dcgan.slider(name, { min: -6, max: 6, step: 0.5 }, (value) => ((strengths[index] = value), show()))
     );
-    const length = dcgan.slider("Norm", { min: 0.5, max: 20, step: 0.5, value: NORM }, (value) => ((norm = value), show()));
+    const range = { min: 0.5, max: 20, step: 0.5, value: NORM };
+    const length = dcgan.slider("Norm", range, (value) => ((norm = value), show()));
     const begin = (seed) => {
       latents = dcgan.sampleZ(seed, FACES, generator.latentDim, generator.prior);
       show();
@@ -201,7 +204,10 @@
     .play-draw canvas { image-rendering: pixelated; width: 100%; }
     .draw-pair { display: grid; gap: 1rem; grid-template-columns: repeat(2, minmax(0, 16rem)); }
     .draw-sum { align-items: center; display: grid; gap: 1rem; grid-template-columns: minmax(0, 3fr) minmax(0, 1fr); }
-    @media (max-width: 599px) { .draw-sum { grid-template-columns: minmax(0, 1fr); } .draw-sum > :last-child { max-width: 12rem; } }
+    @media (max-width: 599px) {
+      .draw-sum { grid-template-columns: minmax(0, 1fr); }
+      .draw-sum > :last-child { max-width: 12rem; }
+    }
     .draw-wide { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)) !important; }`;
 
   play.register("draw", (box, { preset }) => {

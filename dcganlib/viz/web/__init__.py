@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("generator.js", "viewer.js")
 """What a page needs beside a packed generator, in this order."""
 MARK = '<meta name="generator" content="dcganlib web">'
-MOST_WEIGHTS = 50_000_000  # a browser needs 8 bytes for each, beside the text of 2
+MOST_WEIGHTS = 20_000_000  # for each a browser needs 8 bytes, and `to_text` 50
 REPLACED = b'\0\t\n\r"&<\\'  # change on their way, or mean something in a script
 DIRECTIONS, POINTS, STEP, BATCH = 8, 4, 0.25, 64
 

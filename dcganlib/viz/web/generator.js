@@ -12,7 +12,7 @@ window.dcgan = (() => {
 
   const REPLACED = [0x00, 0x09, 0x0a, 0x0d, 0x22, 0x26, 0x3c, 0x5c]; // NUL, tab, line ends, " & < \
 
-  /** The bytes, `length` of them, of a text with 7 bits in each ASCII character and 14 in each of two bytes, as `web.to_text` writes. */
+  /** `length` bytes from a text as `web.to_text` writes it: 7 bits an ASCII character, 14 one of two bytes. */
   function decode(text, length) {
     const bytes = new Uint8Array(length + 1);
     let count = 0;
@@ -237,7 +237,9 @@ window.dcgan = (() => {
     /** An image, channel by channel, from -1 to 1, from a latent and, if there are classes, one's number. */
     draw(z, label = 0) {
       if (z.length !== this.latentDim) throw new Error(`z must have ${this.latentDim} numbers, got ${z.length}`);
-      if (this.classes.length && !this.classes[label]) throw new Error(`label must be below ${this.classes.length}, got ${label}`);
+      if (this.classes.length && this.classes[label] === undefined) {
+        throw new Error(`label must be from 0 to ${this.classes.length - 1}, got ${label}`);
+      }
       return this.layers.reduce(
         (maps, layer) => (layer.branch ? residual : convolve)(layer, maps, label),
         Float64Array.from(z)

@@ -151,7 +151,8 @@
       box.setAttribute("aria-busy", "true");
       const labels = Array.from({ length: count }, (_, index) => labelOf(index));
       const shown = state.latents.slice(0, count);
-      if (await drawGrid(grid, generator, shown, labels, columns, () => mine === round)) box.removeAttribute("aria-busy");
+      const done = await drawGrid(grid, generator, shown, labels, columns, () => mine === round);
+      if (done) box.removeAttribute("aria-busy");
     }
 
     const sliders = directions.map(({ name }, index) => {
@@ -183,8 +184,8 @@
       choose(Math.floor((event.offsetY / grid.clientHeight) * rows) * columns + across);
     });
 
-    const whole = (max, value, onchange) =>
-      element("input", { type: "number", min: 1, max, value, onchange: (event) => onchange(Number(event.target.value)) });
+    const whole = (max, value, use) =>
+      element("input", { type: "number", min: 1, max, value, onchange: (event) => use(Number(event.target.value)) });
     const seed = element("input", { type: "number", min: 0, max: 2 ** 32 - 1, value: state.seed });
     const number = whole(count, 1, (value) => choose(value - 1));
     const reseed = (next) => {

@@ -118,7 +118,7 @@ window.dcgan = (() => {
     const width = 4 * blocksOf(pixels);
     const product = new Float64Array((weights.length / channels) * width);
     for (let row = 0, to = 0; to < product.length; row += 4, to += 4 * width) {
-      const [a, b, c, d] = starts ? starts.subarray(row, row + 4) : [0, 0, 0, 0];
+      const [a, b, c, d] = [0, 1, 2, 3].map((more) => (starts && starts[row + more]) || 0);
       for (let at = 0; at < width; at += 4) {
         let a0 = a, a1 = a, a2 = a, a3 = a, b0 = b, b1 = b, b2 = b, b3 = b; // prettier-ignore
         let c0 = c, c1 = c, c2 = c, c3 = c, d0 = d, d1 = d, d2 = d, d3 = d; // prettier-ignore

@@ -207,6 +207,14 @@ def test_the_strongest_directions_are_those_along_which_images_change_most(tiny_
     assert (ways[0] @ brighter) > 0
 
 
+def test_no_name_ends_the_script_that_it_stands_in(tab, tiny_pair):
+    name, classes = "<!--<script>'\"\\é\u2028", ("</script>", "\n")
+    script = web.pack(tiny_pair(num_classes=2)[0], name, classes=classes)
+    assert "<" not in script
+    tab.add_script_tag(content=script)
+    assert tab.evaluate("(name) => dcgan.packed[name].classes", name) == list(classes)
+
+
 def test_a_generator_whose_training_diverged_is_refused(tiny_pair):
     generator, _ = tiny_pair()
     generator.blocks[1][0].weight.data[0, 0, 0, 0] = torch.nan

@@ -71,8 +71,8 @@ def pack(generator: Generator, name: str, *, prior: Prior = "normal", classes: t
         "layers": layers,
         "bytes": len(packed),
     }
-    about = json.dumps(description).replace("<", "\\u003c")
-    return f'dcgan.packed[{json.dumps(name)}] = {{...{about}, weights: "{to_text(packed)}"}};\n'
+    key, about = (json.dumps(value).replace("<", "\\u003c") for value in (name, description))
+    return f'dcgan.packed[{key}] = {{...{about}, weights: "{to_text(packed)}"}};\n'
 
 
 def check_size(generator: Generator) -> None:

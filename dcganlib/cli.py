@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, evaluate, diagnose, classifier, info, doctor.
+"""The command ``dcganlib``: data, train, resume, sample, web, evaluate, diagnose, classifier, info, doctor.
 
 Each subcommand is a dataclass. tyro turns the fields into options and the docstrings into help, here and in
 ``dcganlib.config``. Torch is imported only in ``run``, so that --help answers at once.
@@ -164,6 +164,35 @@ class Sample(Checked):
 
 
 @dataclass(frozen=True)
+class Web(Checked):
+    """Write one HTML file in which a run's generator draws in any browser, without a network.
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        out: File to write. Default: NAME.html, with the folder's name.
+        best: Use the weights that measured best while training, of a run with keep_best.
+        force: Replace a file that is already there.
+    """
+
+    run_folder: Path
+    out: Path | None = None
+    best: bool = False
+    force: bool = False
+
+    def run(self) -> int:
+        """Write the page, and print its size."""
+        from dcganlib import runs
+        from dcganlib.runtime import files
+        from dcganlib.viz import web
+
+        out = files.expand_user(self.out or f"{runs.find(self.run_folder).resolve().name}.html")
+        files.check_overwrite(out, self.force, ours=web.is_page)
+        runs.save_web_page(self.run_folder, out, best=self.best)
+        print(f"wrote {out}, {out.stat().st_size / 1e6:.1f} MB: open it in a browser")
+        return 0
+
+
+@dataclass(frozen=True)
 class Evaluate(Checked):
     """Measure a run's samples against real images, with held-out real images as baseline.
 
@@ -309,6 +338,7 @@ Command = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Web, subcommand("web")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Diagnose, subcommand("diagnose")]
     | Annotated[Classifier, subcommand("classifier")]

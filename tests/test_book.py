@@ -242,7 +242,7 @@ def test_the_reference_covers_every_module():
     modules = {".".join(path.with_suffix("").parts) for path in paths} - {
         "cli"
     }  # the command documents itself
-    assert sorted(documented) == sorted(modules | {"runs"})
+    assert sorted(documented) == sorted(modules | {"runs", "viz.web"})  # packages with contents of their own
 
 
 def test_run_times_are_rounded_up_so_that_they_stay():

@@ -223,7 +223,7 @@ def test_sample_writes_64_images_beside_the_caller_if_not_told_otherwise(
         assert picture.size == (142, 142)
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate", "classifier"])
+@pytest.mark.parametrize("command", ["sample", "web", "evaluate", "classifier"])
 def test_no_command_replaces_a_file_unless_it_is_forced_to(call, trained, tmp_path, monkeypatch, command):
     out = tmp_path / "mine.png"
     out.write_bytes(b"mine")
@@ -239,7 +239,7 @@ def test_no_command_replaces_a_file_unless_it_is_forced_to(call, trained, tmp_pa
     assert out.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("command", ["data", "sample", "evaluate", "classifier"])
+@pytest.mark.parametrize("command", ["data", "sample", "web", "evaluate", "classifier"])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_folder_that_cannot_be_written_is_named_before_any_work(
     call, trained, tmp_path, monkeypatch, command, there
@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(
     called = []
     monkeypatch.setattr(run_folder, "read", lambda *args: called.append(1))
     monkeypatch.setattr(datasets, "load", lambda *args, **options: called.append(1))
-    wanted = trained if command in ("sample", "evaluate") else "mnist"
+    wanted = trained if command in ("sample", "web", "evaluate") else "mnist"
     code, said, complaint = call(command, wanted, "--out", out)
     assert (code, said, called) == (2, "", [])
     words = "nothing can be written into {}" if there else "the folder {} is not there"
@@ -542,6 +542,9 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["sample", "RUN", "--out", "a.docx"], ["--out must end as a picture does", "'a.docx'"]),
         (["sample", "RUN", "--out", "picture"], ["--out must end", "'picture'"]),
         (["sample", "RUN", "--out", "no/such/folder/a.png"], ["no/such/folder/a.png"]),
+        (["web", "RUN", "--out", "a.png"], ["--out must end as a web page does, in .html, got 'a.png'"]),
+        (["web", "RUN", "--best"], ["has no best.safetensors"]),
+        (["web", "no-such-run"], ["there is no run no-such-run"]),
         (["sample", "RUN", "--n", "0"], ["n must be at least 1, got 0"]),
         (["sample", "RUN", "--n", "1000000000000"], ["n must be at most 1,000,000"]),
         (["sample", "RUN", "--n", "many"], ["--n", "'many'"]),
@@ -562,10 +565,16 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["info", "EMPTY"], ["generator.safetensors"]),
         (
             ["fly"],
-            ["Unrecognized options: fly", "data, train, resume, sample, evaluate, diagnose, classifier"],
+            ["Unrecognized options: fly", "data, train, resume, sample, web, evaluate, diagnose, classifier"],
         ),
         (["info", "--fly"], ["Unrecognized options: --fly"]),
-        ([], ["Expected one of {data, train, resume, sample, evaluate, diagnose, classifier, info, doctor}"]),
+        (
+            [],
+            [
+                "Expected one of {data, train, resume, sample, web, evaluate, diagnose",
+                "classifier, info, doctor}",
+            ],
+        ),
         (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, stacked-mnist, mnist-mini"]),
     ],
 )
@@ -632,7 +641,7 @@ def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_p
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["resume"], ["sample"], ["classifier"], ["info"], ["doctor"]]
+    "command", [[], ["train"], ["resume"], ["sample"], ["web"], ["classifier"], ["info"], ["doctor"]]
 )
 def test_help_is_on_standard_output(call, command):
     code, said, _ = call(*command, "--help")

@@ -9,6 +9,8 @@ Loaded by ``_config.yml``. After the build it rewrites every page with
 - a hanging indent for long lines of source and output, so that wrapped lines stay aligned;
 - definitions as tooltips on the links into the glossary.
 
+Then it writes the generators that draw in the pages (``play_data``).
+
 Each step is a function from text to text, which can be tested on its own.
 """
 
@@ -22,6 +24,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import play_data
 from PIL import Image
 
 WIDEST_LINE = 88  # columns that fit between the sidebars; the limit of the chapters' code
@@ -227,6 +230,7 @@ def finish(folder: Path) -> None:
 def _finished(app: Any, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html" and app.builder.name != "epub":
         finish(Path(app.outdir))
+        play_data.write(Path(app.outdir) / "_static" / "play")
 
 
 def setup(app: Any) -> dict[str, bool]:

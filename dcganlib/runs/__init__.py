@@ -15,6 +15,7 @@ from dcganlib.runs.folder import (
 from dcganlib.runs.measurements import diagnose, measure
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
+from dcganlib.runs.web_page import save_web_page
 
 __all__ = [
     "PRETRAINED",
@@ -35,4 +36,5 @@ __all__ = [
     "run",
     "sample",
     "save_sample",
+    "save_web_page",
 ]

@@ -4,6 +4,8 @@
 //
 //     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
 //
+// A cell says how the figure opens in its tag: `play-NAME:PRESET` passes {preset: "PRESET"}, and the script knows what
+// that means. If the cell has a caption, it stays below the figure: write it so that it holds for both.
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
 window.play = (() => {
   "use strict";
@@ -33,23 +35,29 @@ window.play = (() => {
     makers.set(name, make);
   }
 
+  /** The figures of this page: each one's still picture, name and options. */
   function find() {
-    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({ still, name: still.dataset.play }));
+    const figures = [...document.querySelectorAll("[data-play]")].map((still) => ({
+      still,
+      name: still.dataset.play,
+      options: JSON.parse(still.dataset.options || "{}"),
+    }));
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
-      const still = cell.querySelector(".cell_output");
-      if (still) figures.push({ still, name: tag.slice("tag_play-".length) });
+      const [name, preset] = tag.slice("tag_play-".length).split(":");
+      const still = cell.querySelector(".cell_output figure > :not(figcaption)") || cell.querySelector(".cell_output");
+      if (still) figures.push({ still, name, options: preset ? { preset } : {} });
     });
     return figures;
   }
 
-  async function mount({ still, name }) {
+  async function mount({ still, name, options }) {
     const box = document.createElement("div");
     box.className = `play-box play-${name}`;
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, JSON.parse(still.dataset.options || "{}"));
+      await makers.get(name)(box, options);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;

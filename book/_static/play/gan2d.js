@@ -7,7 +7,7 @@ play.register("gan2d", async (box, options) => {
   const engine = play.gan2d;
 
   const REACH = 3.2; // the plane is shown from -REACH to REACH
-  const CELLS = 32; // D is evaluated at so many places along each side
+  const CELLS = 28; // D is evaluated at so many places along each side
   const SHOWN = 500; // G's points in the picture
   const SURVEYED = 1000; // its points that are counted at the modes
   const COMPARED = 500; // points of each kind for precision and recall
@@ -214,6 +214,7 @@ play.register("gan2d", async (box, options) => {
 
   const dots = []; // the reader's, as pairs
   const fixedZ = new Float64Array(2 * SURVEYED);
+  const shownZ = fixedZ.subarray(0, 2 * SHOWN);
   const samples = new Float64Array(2 * SURVEYED);
   const probabilities = new Float64Array(CELLS * CELLS);
   const real = new Float64Array(2 * COMPARED);
@@ -538,10 +539,12 @@ play.register("gan2d", async (box, options) => {
       line(context, rows.map((row, i) => [x((i + 0.5) * stride), within(row[k])]));
       context.globalAlpha = 1;
       context.lineWidth = 2;
+      const sums = [0];
+      for (const row of rows) sums.push(sums[sums.length - 1] + row[k]);
       line(context, rows.map((_, i) => {
         const from = Math.max(0, i - reach);
-        const part = rows.slice(from, i + reach + 1);
-        return [x((i + 0.5) * stride), within(part.reduce((sum, row) => sum + row[k], 0) / part.length)];
+        const to = Math.min(rows.length, i + reach + 1);
+        return [x((i + 0.5) * stride), within((sums[to] - sums[from]) / (to - from))];
       }));
     });
   }
@@ -577,7 +580,7 @@ play.register("gan2d", async (box, options) => {
     return rows;
   }
 
-  function drawNumbers() {
+  function showNumbers() {
     numbers.replaceChildren(
       ...facts().flatMap(([name, value, note]) => [
         element("dt", {}, name),
@@ -590,7 +593,7 @@ play.register("gan2d", async (box, options) => {
     drawPlane();
     drawLosses();
     drawShares();
-    drawNumbers();
+    showNumbers();
   }
 
   /** Say in words what is seen: for the pictures always, aloud when something has come to rest. */
@@ -640,12 +643,13 @@ play.register("gan2d", async (box, options) => {
     const drawn = performance.now();
     if (now - measuredAt > 400) {
       measure();
+      show();
       describe();
       measuredAt = now;
     } else {
-      engine.sample(game.generator, fixedZ.subarray(0, 2 * SHOWN), samples);
+      engine.sample(game.generator, shownZ, samples);
+      drawPlane();
     }
-    show();
     shownAt = now;
     cost = performance.now() - drawn;
   }

@@ -45,7 +45,8 @@ window.play = (() => {
     document.querySelectorAll(".cell[class*='tag_play-']").forEach((cell) => {
       const tag = [...cell.classList].find((name) => name.startsWith("tag_play-"));
       const [name, preset] = tag.slice("tag_play-".length).split(":");
-      const still = cell.querySelector(".cell_output figure > :not(figcaption)") || cell.querySelector(".cell_output");
+      const output = cell.querySelector(".cell_output");
+      const still = output && (output.querySelector("figure:has(> figcaption) > :not(figcaption)") || output);
       if (still) figures.push({ still, name, options: preset ? { preset } : {} });
     });
     return figures;

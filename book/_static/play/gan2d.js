@@ -80,16 +80,18 @@ play.register("gan2d", async (box, options) => {
       .play-gan2d .gan2d-settings input[type="range"] { min-height: 2rem; min-width: 0; width: calc(100% - 4rem);
         vertical-align: middle; }
       .play-gan2d .gan2d-check { align-items: center; display: flex; gap: 0.5rem; min-height: 2rem; }
-      .play-gan2d .gan2d-check input { height: 1.25rem; width: 1.25rem; accent-color: var(--pst-color-primary); }
+      .play-gan2d .gan2d-check input { height: 1.5rem; width: 1.5rem; accent-color: var(--pst-color-primary); }
       .play-gan2d .gan2d-check span { font-size: 0.85rem; }
-      .play-gan2d .play-controls label { display: inline-flex; align-items: center; gap: 0.4rem; }
+      .play-gan2d .play-controls label { align-items: center; display: flex; gap: 0.4rem; margin: 0; max-width: 100%; }
+      .play-gan2d .play-controls label > span { flex: none; }
       .play-gan2d .play-controls select { max-width: 100%; min-width: 0; }
       .play-gan2d .gan2d-run { min-width: 5rem; }
       .play-gan2d .gan2d-key { display: flex; flex-wrap: wrap; gap: 0 0.9rem; font-size: 0.85rem; margin: 0.25rem 0 0; }
       .play-gan2d .gan2d-key i { border-radius: 50%; display: inline-block; height: 0.6rem; margin-right: 0.35rem;
         width: 0.6rem; }
       .play-gan2d .gan2d-numbers { display: grid; font-size: 0.9rem; font-variant-numeric: tabular-nums; gap: 0 0.75rem;
-        grid-template-columns: auto 1fr; margin: 0.5rem 0 0; }
+        grid-template-columns: auto 1fr; line-height: 1.4; }
+      .play-gan2d dl.gan2d-numbers { margin: 0.5rem 0 0; }
       .play-gan2d .gan2d-numbers :is(dt, dd) { font-weight: normal; margin: 0; }
       .play-gan2d .gan2d-numbers dd { font-weight: 600; }
       .play-gan2d .gan2d-numbers small { font-weight: normal; }
@@ -574,7 +576,7 @@ play.register("gan2d", async (box, options) => {
     }
     if (measured.checked) {
       for (const name of ["precision", "recall"]) {
-        rows.push([name, two(found[name]), asReal && `of other real points: ${two(asReal[name])}`]);
+        rows.push([name, two(found[name]), asReal && `real points: ${two(asReal[name])}`]);
       }
     }
     return rows;

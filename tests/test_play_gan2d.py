@@ -320,7 +320,7 @@ def test_the_preset_of_the_chapter_on_measures_shows_precision_and_recall_of_a_g
     assert found["recall"] < 0.35
     text = box.locator("dl").inner_text()
     assert f"{found['precision']:.2f}" in text
-    assert "real points: 0.9" in text
+    assert "(real: 0.9" in text
 
 
 def test_dots_are_drawn_by_the_pointer_and_by_the_keyboard(page, figure):

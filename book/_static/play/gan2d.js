@@ -74,7 +74,7 @@ play.register("gan2d", async (box, options) => {
       .play-gan2d .gan2d-plane.gan2d-draws { cursor: crosshair; touch-action: none; }
       .play-gan2d .gan2d-chart { height: 8.5rem; }
       .play-gan2d .gan2d-settings { display: grid; gap: 0.5rem 1rem; margin: 0.75rem 0;
-        grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 100%), 1fr)); }
+        grid-template-columns: repeat(auto-fill, minmax(min(9rem, 100%), 1fr)); }
       .play-gan2d .gan2d-settings label > span { display: block; font-size: 0.85rem; }
       .play-gan2d .gan2d-settings :is(select, input[type="number"]) { box-sizing: border-box; width: 100%; }
       .play-gan2d .gan2d-settings input[type="range"] { min-height: 2rem; min-width: 0; width: calc(100% - 4rem);
@@ -576,7 +576,7 @@ play.register("gan2d", async (box, options) => {
     }
     if (measured.checked) {
       for (const name of ["precision", "recall"]) {
-        rows.push([name, two(found[name]), asReal && `real points: ${two(asReal[name])}`]);
+        rows.push([name, two(found[name]), asReal && `real: ${two(asReal[name])}`]);
       }
     }
     return rows;

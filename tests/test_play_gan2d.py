@@ -324,6 +324,7 @@ def test_the_preset_of_the_chapter_on_measures_shows_precision_and_recall_of_a_g
 
 
 def test_dots_are_drawn_by_the_pointer_and_by_the_keyboard(page, figure):
+    page.set_viewport_size({"width": 500, "height": 900})  # so that the whole plane can be seen
     box = figure()
     box.get_by_role("combobox", name="Data").select_option("dots")
     play, undo = (box.get_by_role("button", name=name) for name in ("Play", "Undo"))
@@ -331,7 +332,9 @@ def test_dots_are_drawn_by_the_pointer_and_by_the_keyboard(page, figure):
     box.get_by_label("x", exact=True).fill("1.5")
     box.get_by_role("button", name="Add a dot").press("Enter")
     assert play.is_enabled()
-    place = box.locator(".gan2d-plane").bounding_box()
+    plane = box.locator(".gan2d-plane")
+    plane.scroll_into_view_if_needed()
+    place = plane.bounding_box()
     x, y = place["x"] + place["width"] / 4, place["y"] + place["height"] / 4
     page.mouse.move(x, y)
     page.mouse.down()

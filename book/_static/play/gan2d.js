@@ -10,7 +10,7 @@ play.register("gan2d", async (box, options) => {
   const CELLS = 28; // D is evaluated at so many places along each side
   const SHOWN = 500; // G's points in the picture
   const SURVEYED = 1000; // its points that are counted at the modes
-  const COMPARED = 500; // points of each kind for precision and recall
+  const COMPARED = 400; // points of each kind for precision and recall
   const SLICE = 12; // milliseconds of training in a frame, at most a step more
   const RATES = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1];
 
@@ -641,9 +641,9 @@ play.register("gan2d", async (box, options) => {
     }
     if (due > 12) due = 12; // what a slow machine could not do is not made up for
     if (!finite()) pause();
-    if (now - shownAt < 4 * cost) return; // pictures take at most a fifth of the time
+    if (now - shownAt < 5 * cost) return; // pictures take at most a sixth of the time
     const drawn = performance.now();
-    if (now - measuredAt > 400) {
+    if (now - measuredAt > 500) {
       measure();
       show();
       describe();

@@ -70,7 +70,9 @@ play.register("gan2d", async (box, options) => {
         .play-gan2d .gan2d-main { grid-template-columns: minmax(0, 11fr) minmax(0, 9fr); }
       }
       .play-gan2d canvas { width: 100%; }
-      .play-gan2d .gan2d-plane { aspect-ratio: 1; border-radius: 4px; }
+      .play-gan2d .gan2d-stack { position: relative; }
+      .play-gan2d .gan2d-plane { aspect-ratio: 1; position: relative; }
+      .play-gan2d .gan2d-heat { height: 100%; position: absolute; }
       .play-gan2d .gan2d-plane.gan2d-draws { cursor: crosshair; touch-action: none; }
       .play-gan2d .gan2d-chart { height: 8.5rem; }
       .play-gan2d .gan2d-settings { display: grid; gap: 0.5rem 1rem; margin: 0.75rem 0;
@@ -165,6 +167,8 @@ play.register("gan2d", async (box, options) => {
     clear
   );
 
+  // D's probabilities are a picture of few pixels, which the browser stretches below the points: that costs no time.
+  const heat = element("canvas", { class: "gan2d-heat", width: CELLS, height: CELLS, "aria-hidden": "true" });
   const plane = element("canvas", { class: "gan2d-plane", role: "img" });
   const losses = element("canvas", { class: "gan2d-chart", role: "img" });
   const shares = element("canvas", { class: "gan2d-chart", role: "img" });
@@ -187,7 +191,7 @@ play.register("gan2d", async (box, options) => {
     element(
       "div",
       { class: "gan2d-main" },
-      element("div", {}, plane, key),
+      element("div", {}, element("div", { class: "gan2d-stack" }, heat, plane), key),
       element("div", {}, lossKey, losses, shareKey, shares, numbers)
     ),
     dotsRow,
@@ -360,8 +364,6 @@ play.register("gan2d", async (box, options) => {
       element("span", {}, "Share"),
       ...shareLines().map(({ colour, name }) => dot(colour, name))
     );
-    const [generated, , isReal] = colours.tints.map((rgb) => `rgb(${rgb})`);
-    plane.style.background = `linear-gradient(90deg, ${generated}, ${isReal})`;
   }
 
   /** The curves of the second chart. */
@@ -393,9 +395,8 @@ play.register("gan2d", async (box, options) => {
     return { context, width, height };
   }
 
-  const small = element("canvas", { width: CELLS, height: CELLS });
-  const smallContext = small.getContext("2d");
-  const pixels = smallContext.createImageData(CELLS, CELLS);
+  const heatContext = heat.getContext("2d");
+  const pixels = heatContext.createImageData(CELLS, CELLS);
 
   function tint() {
     const [low, middle, high] = colours.tints;
@@ -405,7 +406,7 @@ play.register("gan2d", async (box, options) => {
       for (let k = 0; k < 3; k++) pixels.data[4 * i + k] = from[k] + part * (to[k] - from[k]);
       pixels.data[4 * i + 3] = 255;
     }
-    smallContext.putImageData(pixels, 0, 0);
+    heatContext.putImageData(pixels, 0, 0);
   }
 
   /** Trace where D says ½: through each cell between four values, from one crossed side to the next. */
@@ -444,8 +445,7 @@ play.register("gan2d", async (box, options) => {
     const y = (value) => ((REACH - value) * width) / (2 * REACH);
     engine.surface(game.discriminator, CELLS, REACH, probabilities);
     tint();
-    context.imageSmoothingEnabled = true;
-    context.drawImage(small, 0, 0, width, width);
+    context.clearRect(0, 0, width, width);
     context.strokeStyle = muted;
     context.lineWidth = 1;
     traceHalf(context, width);

@@ -624,6 +624,7 @@ play.register("gan2d", async (box, options) => {
   let shownAt = 0;
   let cost = 0; // milliseconds that the last picture took
   let measuredAt = 0;
+  let measureCost = 0;
 
   function frame(now) {
     if (!playing) return;
@@ -643,17 +644,18 @@ play.register("gan2d", async (box, options) => {
     if (!finite()) pause();
     if (now - shownAt < 5 * cost) return; // pictures take at most a sixth of the time
     const drawn = performance.now();
-    if (now - measuredAt > 500) {
+    if (now - measuredAt > Math.max(500, 12 * measureCost)) {
       measure();
       show();
       describe();
       measuredAt = now;
+      measureCost = performance.now() - drawn;
     } else {
       engine.sample(game.generator, shownZ, samples);
       drawPlane();
+      cost = performance.now() - drawn;
     }
     shownAt = now;
-    cost = performance.now() - drawn;
   }
 
   function pause() {

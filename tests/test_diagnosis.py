@@ -329,6 +329,20 @@ def test_without_its_data_a_run_is_compared_with_its_picture_of_real_images(disc
     assert "memorization" not in found
 
 
+def test_without_a_checkpoint_the_discriminator_is_the_one_that_the_run_kept(discs_run, tmp_path):
+    import shutil
+
+    moved = tmp_path / "run"
+    shutil.copytree(discs_run, moved, ignore=shutil.ignore_patterns("checkpoint*"))
+    found, whole = runs.measure(moved), runs.measure(discs_run)
+    of_pair = ("g_gradient", "saturating_gradient", "unseen", "loss_apart", "joined_gain")
+    assert {name: found[name] for name in of_pair} == pytest.approx(
+        {name: whole[name] for name in of_pair}, rel=1e-3, abs=1e-6
+    )
+    assert "g_update" in whole
+    assert "g_update" not in found
+
+
 def test_a_run_without_a_step_of_g_is_found_out(image_folder, tmp_path, monkeypatch, capsys):
     from dcganlib import train as training
 

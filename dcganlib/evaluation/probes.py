@@ -196,11 +196,7 @@ def _guide(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Non
 
 
 def _check(discriminator: Discriminator, images: Tensor) -> None:
-    expected = (discriminator.channels, discriminator.image_size, discriminator.image_size)
-    if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-        raise ValueError(
-            f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
-        )
+    discriminator.check_images(images)
     if discriminator.num_classes:
         raise ValueError(
             f"the discriminator is conditional on {discriminator.num_classes} classes: it has no features "

@@ -142,7 +142,7 @@ def guided_backpropagation(
             have its shape.
 
     Source:
-        Springenberg et al. 2015, section 3.4; Radford et al. 2016, figure 5. Both use it on filters; here a
+        Springenberg et al. 2015; Radford et al. 2016, figure 5. Both use it on filters; here a
         leaky ReLU counts as a ReLU on the way back.
     """
     check_tensor(images)

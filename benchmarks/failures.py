@@ -472,6 +472,36 @@ def _train(config: RunConfig, folder: Path, faults: Mapping[str, Callable[..., A
 
 # What is measured of every recording
 
+MEASURES = {
+    "d_loss": "D's loss",
+    "g_loss": "G's loss",
+    "d_real": "D(x)",
+    "d_fake": "D(G(z))",
+    "d_loss_low": "lowest loss of D",
+    "d_loss_high": "highest loss of D",
+    "motion": "motion from grid to grid",
+    "modes_gap": "evaluation mode against training mode",
+    "joined_gap": "change of D(G(z)) beside real images",
+    "g_moved": "how far G's weights moved",
+    "g_gradient": "gradient in G",
+    "g_gradient_minimax": "gradient in G of the minimax loss",
+    "spread_in_training": "spread in training mode",
+    "unseen": "share of pixels that D does not see",
+    "spread": "spread",
+    "grid": "unevenness of edges",
+    "ground": "median pixel",
+    "data_low": "smallest number shown to D",
+    "red_minus_blue": "mean red minus mean blue",
+    "frame": "brightness of the last rows",
+    "classes": "classes drawn",
+    "precision": "precision",
+    "recall": "recall",
+    "frechet": "Fréchet distance",
+    "memorization": "distance to the nearest training image",
+    "agreement": "agreement with the label",
+}
+"""In words. The mean of the last steps, for the first four; a share of the real images', for most others."""
+
 
 def measures(folder: Path) -> dict[str, float]:
     """The numbers that tell the failures apart, of one recording.
@@ -667,6 +697,7 @@ def store(out: Path) -> dict[str, Any]:
         "seeds": seeds,
         "samples": SAMPLES,
         "config": {name: value for name, value in asdict(healthy(0)).items() if name != "data"},
+        "measures": MEASURES,
         "rows": rows,
         "runs": kept,
     }

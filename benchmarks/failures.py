@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from dcganlib import datasets, models, runs, train, zoo
 from dcganlib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from dcganlib.datasets import DatasetEntry, ImageDataset
-from dcganlib.evaluation import classifier, metrics
+from dcganlib.evaluation import classifier, diagnosis, metrics
 from dcganlib.losses import generator_loss, minimax_generator_loss
 from dcganlib.models import Layer
 from dcganlib.runs import history as history_file
@@ -581,8 +581,8 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
     both = (torch.cat([real[few], fakes.detach()]), *(torch.cat([one, one]) for one in given))
     with torch.no_grad():
         beside_real = state.discriminator(*both)[len(real[few]) :]
-    seen = real[few].clone().requires_grad_()
-    (input_gradient,) = torch.autograd.grad(state.discriminator.eval()(seen, *given).sum(), seen)
+    judge = state.discriminator.eval()
+    unseen = diagnosis.unseen(judge if labels is None else models.Conditioned(judge, labels[few]), real[few])
     return {
         "modes_gap": ((fakes.detach() - models.generate(run.generator, *inputs)).std() / real.std()).item(),
         "joined_gap": (beside_real.sigmoid().mean() - logits.sigmoid().mean()).abs().item(),
@@ -590,7 +590,7 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
         "g_gradient": gradients[0].norm().item(),
         "g_gradient_minimax": gradients[1].norm().item(),
         "spread_in_training": _spread(fakes.detach()) / _spread(real),
-        "unseen": (input_gradient == 0).all(0).all(0).float().mean().item(),
+        "unseen": unseen,
     }
 
 
@@ -644,10 +644,9 @@ def _of_digits(fakes: Tensor, labels: Tensor | None) -> dict[str, float]:
     judge, real = _judge()
     features = metrics.extract(judge, fakes)
     classes = judge.head(features).argmax(1)
-    shares = metrics.class_histogram(classes, 10).double() / len(classes)
     precision, recall = metrics.precision_recall(real, features)
     found = {
-        "classes": torch.special.entr(shares).sum().exp().item(),
+        "classes": diagnosis.perplexity(metrics.class_histogram(classes, 10)),
         "precision": precision,
         "recall": recall,
         "frechet": metrics.frechet_distance(real, features),

@@ -3,7 +3,7 @@
 The network is the DCGAN of ladder.py, drawn with averaged weights. All runs take the same number of steps, so
 an image of the smallest set is seen 288 times and one of the largest 6 times.
 
-python benchmarks/small_sets.py            # train and measure what is missing, and store: half an hour
+python benchmarks/small_sets.py            # train and measure what is missing, and store: half an hour of a core
 python benchmarks/small_sets.py --table    # print the stored measures
 
 Finished runs are reused. OMP_NUM_THREADS=1 is fastest.
@@ -31,7 +31,6 @@ RESULTS = runs.PRETRAINED / "results" / "small_sets.json"
 DATASET = "fashion-mnist"
 SIZES = (100, 500, 5_000)  # images
 WAYS = ("plain", "mirror", "augment")
-SEEDS = (0, 1, 2)
 STEPS, BATCH = 1_800, 16
 RATE = 1e-3
 SAMPLES = 2_000
@@ -48,7 +47,7 @@ def recipe(way: str, size: int) -> Ablation:
 
 
 def train_and_measure(
-    out: Path, known: Tensor, held_out: Tensor, judge: Judge, steps: int = STEPS
+    out: Path, known: Tensor, held_out: Tensor, judge: Judge, seeds: Sequence[int], steps: int = STEPS
 ) -> list[dict[str, Any]]:
     """Train all runs, one seed of all after the other, and measure them.
 
@@ -57,6 +56,7 @@ def train_and_measure(
         known: Training images, uint8 (N, C, H, W), of which each run gets the first few.
         held_out: Images of the same shape that no run has seen.
         judge: From ``recipes.make_judge``.
+        seeds: Of the runs.
         steps: Length of a run.
 
     Returns:
@@ -65,7 +65,7 @@ def train_and_measure(
         "d_real" and "d_fake" are D's probabilities at the end.
     """
     rows = []
-    for seed, size, way in product(SEEDS, SIZES, WAYS):
+    for seed, size, way in product(seeds, SIZES, WAYS):
         images = known[:size]
         if way == "mirror":
             images = torch.cat([images, images.flip(-1)])
@@ -107,7 +107,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Train, measure and store, or print."""
     parser, _ = make_parser(__doc__, "runs/small_sets")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
     options = parser.parse_args()
+    seeds = range(options.seeds)
     if not options.table:
         known, held_out = (
             datasets.load(DATASET, root=options.root, split=split).images for split in ("train", "test")
@@ -115,13 +117,13 @@ def main() -> None:
         known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(0))]
         judge, floor = make_judge(DATASET, options.root, SAMPLES)
         found = {
-            "command": "python benchmarks/small_sets.py",
+            "command": f"python benchmarks/small_sets.py --seeds {options.seeds}",
             "machine": about_machine(),
             "set": DATASET,
             **{"steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "augment": SHIFTS},
-            **{"samples": SAMPLES, "seeds": list(SEEDS)},
+            **{"samples": SAMPLES, "seeds": list(seeds)},
             "floor": floor,
-            "rows": train_and_measure(options.out, known, held_out[:SAMPLES], judge),
+            "rows": train_and_measure(options.out, known, held_out[:SAMPLES], judge, seeds),
         }
         files.write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     print(table(runs.results("small_sets")["rows"]))

@@ -134,6 +134,8 @@ def test_the_classifier_tells_digits_that_are_missing_wrong_or_mirrored(mnist_mi
     assert diagnosis.of_classes(network, two, real)["classes"] < 0.3
     assert diagnosis.of_classes(network, real, real, labels.roll(1))["agreement"] < 0.3
     assert diagnosis.of_classes(network, real, real.flip(3))["confidence"] < found["confidence"] - 0.02
+    network.about = network.about | {"test_accuracy": 0.8}  # one that is often unsure says nothing by it
+    assert diagnosis.of_classes(network, real, real)["confidence"] > 1.2
     network.multilabel = True
     with pytest.raises(ValueError, match="the classifier has attributes, not classes"):
         diagnosis.of_classes(network, real, real)

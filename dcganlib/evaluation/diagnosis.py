@@ -466,7 +466,8 @@ def of_classes(
     Returns:
         "classes", the number of equally frequent classes that would be as uncertain as the samples' are, as a
         share of the training images'; "confidence" in the training images, the mean probability of the
-        likeliest class; "precision" and "recall"; and with labels "agreement", the share of samples that show
+        likeliest class, over the classifier's test accuracy where that is known, which a classifier's mean
+        confidence is near to; "precision" and "recall"; and with labels "agreement", the share of samples that show
         the class they were asked for.
 
     Raises:
@@ -482,7 +483,7 @@ def of_classes(
     precision, recall = metrics.precision_recall(features[1], features[0])
     found = {
         "classes": perplexities[0] / perplexities[1],
-        "confidence": chances[1].max(1).values.mean().item(),
+        "confidence": chances[1].max(1).values.mean().item() / network.about.get("test_accuracy", 1.0),
         "precision": precision,
         "recall": recall,
     }

@@ -3,7 +3,7 @@
 The network is the DCGAN of ladder.py, drawn with averaged weights. All runs take the same number of steps, so
 an image of the smallest set is seen 288 times and one of the largest 6 times.
 
-python benchmarks/small_sets.py            # train and measure what is missing, and store: half an hour of a core
+python benchmarks/small_sets.py            # train, measure and store what is missing: half an hour of a core
 python benchmarks/small_sets.py --table    # print the stored measures
 
 Finished runs are reused. OMP_NUM_THREADS=1 is fastest.

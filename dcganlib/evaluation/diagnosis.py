@@ -466,9 +466,9 @@ def of_classes(
     Returns:
         "classes", the number of equally frequent classes that would be as uncertain as the samples' are, as a
         share of the training images'; "confidence" in the training images, the mean probability of the
-        likeliest class, over the classifier's test accuracy where that is known, which a classifier's mean
-        confidence is near to; "precision" and "recall"; and with labels "agreement", the share of samples that show
-        the class they were asked for.
+        likeliest class as a share of the classifier's test accuracy, which it is normally close to (1 is
+        taken where the accuracy is not known); "precision" and "recall"; and with labels "agreement", the
+        share of samples that show the class they were asked for.
 
     Raises:
         ValueError: The classifier is one of attributes.

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from dcganlib import datasets, models, runs, train, zoo
 from dcganlib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 from dcganlib.datasets import DatasetEntry, ImageDataset
-from dcganlib.evaluation import classifier, metrics
+from dcganlib.evaluation import classifier, diagnosis, metrics
 from dcganlib.losses import generator_loss, minimax_generator_loss
 from dcganlib.models import Layer
 from dcganlib.runs import history as history_file
@@ -472,6 +472,36 @@ def _train(config: RunConfig, folder: Path, faults: Mapping[str, Callable[..., A
 
 # What is measured of every recording
 
+MEASURES = {
+    "d_loss": "D's loss",
+    "g_loss": "G's loss",
+    "d_real": "D(x)",
+    "d_fake": "D(G(z))",
+    "d_loss_low": "lowest loss of D",
+    "d_loss_high": "highest loss of D",
+    "motion": "motion from grid to grid",
+    "modes_gap": "evaluation mode against training mode",
+    "joined_gap": "change of D(G(z)) beside real images",
+    "g_moved": "how far G's weights moved",
+    "g_gradient": "gradient in G",
+    "g_gradient_minimax": "gradient in G of the minimax loss",
+    "spread_in_training": "spread in training mode",
+    "unseen": "share of pixels that D does not see",
+    "spread": "spread",
+    "grid": "unevenness of edges",
+    "ground": "median pixel",
+    "data_low": "smallest number shown to D",
+    "red_minus_blue": "mean red minus mean blue",
+    "frame": "brightness of the last rows",
+    "classes": "classes drawn",
+    "precision": "precision",
+    "recall": "recall",
+    "frechet": "Fréchet distance",
+    "memorization": "distance to the nearest training image",
+    "agreement": "agreement with the label",
+}
+"""In words. The mean of the last steps, for the first four; a share of the real images', for most others."""
+
 
 def measures(folder: Path) -> dict[str, float]:
     """The numbers that tell the failures apart, of one recording.
@@ -551,8 +581,8 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
     both = (torch.cat([real[few], fakes.detach()]), *(torch.cat([one, one]) for one in given))
     with torch.no_grad():
         beside_real = state.discriminator(*both)[len(real[few]) :]
-    seen = real[few].clone().requires_grad_()
-    (input_gradient,) = torch.autograd.grad(state.discriminator.eval()(seen, *given).sum(), seen)
+    judge = state.discriminator.eval()
+    unseen = diagnosis.unseen(judge if labels is None else models.Conditioned(judge, labels[few]), real[few])
     return {
         "modes_gap": ((fakes.detach() - models.generate(run.generator, *inputs)).std() / real.std()).item(),
         "joined_gap": (beside_real.sigmoid().mean() - logits.sigmoid().mean()).abs().item(),
@@ -560,7 +590,7 @@ def _of_weights(run: runs.Run, real: Tensor, z: Tensor, labels: Tensor | None) -
         "g_gradient": gradients[0].norm().item(),
         "g_gradient_minimax": gradients[1].norm().item(),
         "spread_in_training": _spread(fakes.detach()) / _spread(real),
-        "unseen": (input_gradient == 0).all(0).all(0).float().mean().item(),
+        "unseen": unseen,
     }
 
 
@@ -614,10 +644,9 @@ def _of_digits(fakes: Tensor, labels: Tensor | None) -> dict[str, float]:
     judge, real = _judge()
     features = metrics.extract(judge, fakes)
     classes = judge.head(features).argmax(1)
-    shares = metrics.class_histogram(classes, 10).double() / len(classes)
     precision, recall = metrics.precision_recall(real, features)
     found = {
-        "classes": torch.special.entr(shares).sum().exp().item(),
+        "classes": diagnosis.perplexity(metrics.class_histogram(classes, 10)),
         "precision": precision,
         "recall": recall,
         "frechet": metrics.frechet_distance(real, features),
@@ -667,6 +696,7 @@ def store(out: Path) -> dict[str, Any]:
         "seeds": seeds,
         "samples": SAMPLES,
         "config": {name: value for name, value in asdict(healthy(0)).items() if name != "data"},
+        "measures": MEASURES,
         "rows": rows,
         "runs": kept,
     }

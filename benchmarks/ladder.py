@@ -5,7 +5,6 @@ the usual width. First three settings of each rung are tried on digits, from a s
 steps; the best of them trains the rung's runs on both datasets.
 
 python benchmarks/ladder.py             # try, train and measure what is missing: about 25 minutes of a core
-python benchmarks/ladder.py --small     # the runs on small datasets: about 8 minutes of a core
 python benchmarks/ladder.py --store     # store all that is there in the package
 python benchmarks/ladder.py --table     # print the stored table
 python benchmarks/ladder.py --quick     # few steps of three rungs: a minute
@@ -16,23 +15,29 @@ images per second of processor time comparable whatever else the machine does.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from recipes import BARE, Ablation, Judge, about_machine, make_judge, measure_all, sheet, train_all
+from recipes import (
+    BARE,
+    Ablation,
+    Judge,
+    about_machine,
+    make_judge,
+    make_parser,
+    measure_all,
+    sheet,
+    train_all,
+)
 from torch import Tensor
 
 from dcganlib import datasets, runs
-from dcganlib.evaluation import evaluate, metrics
-from dcganlib.latents import sample_z
-from dcganlib.runtime import checkpoint, files
+from dcganlib.runtime import files
 
 RESULTS = runs.PRETRAINED / "results" / "ladder.json"
 DATASETS = ("mnist", "fashion-mnist")
@@ -42,7 +47,6 @@ STEPS, TRY_STEPS, BATCH = 450, 300, 16
 SAMPLES = 2_000
 NARROWER = 0.5  # of the width in recipes.py
 
-SMALL = (100, 500, 5_000)  # images
 SHIFTS = {"augment": "translation,cutout"}  # colour says little of grey images on black
 
 BY_RATE = tuple({"g_lr": rate, "d_lr": rate} for rate in (1e-3, 3e-3, 5e-3))
@@ -256,44 +260,6 @@ def _rows(rung: Rung, measured: Sequence[dict[str, Any]], folder: Path) -> Itera
         }
 
 
-def train_small(out: Path, settings: Mapping[str, float], root: str | None) -> list[dict[str, Any]]:
-    """Train on few images, with and without augmentation, and measure copies.
-
-    Args:
-        out: Folder of the runs. What is there is not done again.
-        settings: Of the relativistic rung.
-        root: Folder of the image sets.
-
-    Returns:
-        A row for each run: "memorized" is the share of samples that are nearer to a training image than
-        nearly all held-out images are (``metrics.memorization``), "ratio" that of the median distances.
-    """
-    rung = next(rung for rung in RUNGS if rung.name == "relativistic")
-    rows = []
-    for data in DATASETS:
-        judge, _ = make_judge(data, root, SAMPLES)
-        known, held_out = (datasets.load(data, root=root, split=split).images for split in ("train", "test"))
-        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))
-        ways: dict[str, tuple[Mapping[str, Any], bool]] = {"plain": ({}, False), "augment": (SHIFTS, False)}
-        if data != "mnist":
-            ways["mirror"] = ({}, True)  # a mirrored digit is none
-        for size, (way, (changes, mirror)) in product(SMALL, ways.items()):
-            chosen = known[order[:size]]
-            images = torch.cat([chosen, chosen.flip(-1)]) if mirror else chosen
-            recipe = replace(rung, train={**rung.train, **changes}).recipe(f"{way}-{size}", settings)
-            folder = out / f"small-{data}"
-            train_all(folder, [recipe], SEEDS[:1], images, STEPS * BATCH)
-            found = measure_all(folder, [recipe], SEEDS[:1], judge, SAMPLES)[1]
-            generator, _ = checkpoint.load_generator(folder / f"{way}-{size}-0" / "ema.safetensors")
-            z = sample_z(SAMPLES, rng=torch.Generator().manual_seed(5))
-            copied = metrics.memorization(evaluate.draw(generator, z), chosen, held_out[:SAMPLES])
-            about = {"set": data, "images": size, "way": way, "seed": SEEDS[0]}
-            measures = {key: found[key] for key in ("frechet", "precision", "recall")}
-            rows.append({**about, **measures, "memorized": copied.share, "ratio": copied.ratio})
-            print(rows[-1], flush=True)
-    return rows
-
-
 def table(found: Mapping[str, Any]) -> str:
     """The measures as text: medians over the seeds, and the range of the Fréchet distance."""
     lines = []
@@ -327,34 +293,15 @@ def table(found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Climb, store or print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--small", action="store_true", help="train on small datasets")
+    parser, what = make_parser(__doc__, "runs/ladder")
     what.add_argument("--store", action="store_true", help="store what is there in the package")
-    what.add_argument("--table", action="store_true", help="print the stored measures")
     what.add_argument("--quick", action="store_true", help="train and measure three rungs a little")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/ladder"), help="folder of the runs (%(default)s)"
-    )
-    parser.add_argument("--root", help="folder of the image sets")
     options = parser.parse_args()
     if options.table:
         print(table(runs.results("ladder")))
         return
-    file, small = options.out / "ladder.json", options.out / "small.json"
-    if options.small:
-        tries = json.loads(file.read_text(encoding="utf-8"))["tries"]
-        of_it = [one for one in tries if one["rung"] == "relativistic" and one["frechet"] is not None]
-        settings = min(of_it, key=lambda one: one["frechet"])["settings"]
-        found = train_small(options.out, settings, options.root)
-        files.write_text(small, json.dumps(found, indent=1) + "\n")
-        return
     if options.store:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if small.is_file():
-            found["small"] = json.loads(small.read_text(encoding="utf-8"))
+        found = json.loads((options.out / "ladder.json").read_text(encoding="utf-8"))
         files.write_text(RESULTS, json.dumps(found, indent=1) + "\n")
         grids = [
             options.out / name / f"{rung.trains_as or rung.name}-{SEEDS[0]}" / f"{_grid(rung)}.png"

@@ -451,25 +451,37 @@ def sheet(pages: Sequence[Path]) -> Image.Image:
     return out
 
 
-def main() -> None:
-    """Train, measure or print."""
+def make_parser(description: str, out: str) -> tuple[argparse.ArgumentParser, Any]:
+    """A parser of a benchmark that trains many runs: with ``--table``, ``--out`` and ``--root``.
+
+    Args:
+        description: The benchmark's docstring.
+        out: Where its runs go by default.
+
+    Returns:
+        (the parser, the group of options of which one can be given).
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--measure", action="store_true", help="measure the runs, in place of training")
     what.add_argument("--table", action="store_true", help="print the stored measures")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the runs (%(default)s)")
+    parser.add_argument("--root", help="folder of the image sets")
+    return parser, what
+
+
+def main() -> None:
+    """Train, measure or print."""
+    parser, what = make_parser(__doc__, "runs/recipes")
+    what.add_argument("--measure", action="store_true", help="measure the runs, in place of training")
     what.add_argument("--quick", action="store_true", help="train and measure two recipes a little")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/recipes"), help="folder of the runs (%(default)s)"
-    )
     parser.add_argument("--json", type=Path, help="file of the measures; the one of the package if absent")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=[r.name for r in ABLATIONS], help="of the recipes, these"
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each recipe (%(default)s)")
     parser.add_argument("--samples", type=int, default=5_000, help="images to measure (%(default)s)")
-    parser.add_argument("--root", help="folder of the image sets")
     options = parser.parse_args()
     recipes = [recipe for recipe in ABLATIONS if recipe.name in (options.only or [r.name for r in ABLATIONS])]
     file = options.json or RESULTS

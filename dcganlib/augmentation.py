@@ -28,7 +28,7 @@ def augment(images: Tensor, policy: str, *, rng: torch.Generator | None = None) 
         The same shape. "color" can leave [-1, 1].
 
     Source:
-        Zhao et al. 2020, section 3 and appendix A.
+        Zhao et al. 2020; the ranges are those of the authors' code.
     """
     steps = {"color": _color, "translation": _translation, "cutout": _cutout}
     for name, step in steps.items():

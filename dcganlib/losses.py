@@ -179,7 +179,7 @@ def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) ->
         ValueError: A tensor is empty, or their shapes differ.
 
     Source:
-        Jolicoeur-Martineau 2018, section 4; Huang et al. 2024, equation 2, with f(t) = -log(1 + e^-t).
+        Jolicoeur-Martineau 2019; Huang et al. 2024, equation 2, with f(t) = -log(1 + e^-t).
     """
     return softplus(-_difference(real_logits, fake_logits)).mean()
 

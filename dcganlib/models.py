@@ -108,12 +108,16 @@ class Discriminator(Chain):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images in [-1, 1], (N, channels, image_size, image_size), to a logit each, (N,)."""
+        self.check_images(images)
+        logits = self._through(images, labels)  # (N, 1, 1, 1)
+        return logits.flatten()
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of another shape than (N, channels, image_size, image_size) with a ValueError."""
         expected = (self.channels, self.image_size, self.image_size)
         if images.dim() != 4 or tuple(images.shape[1:]) != expected:
             shape = ", ".join(map(str, expected))
             raise ValueError(f"images must have shape (N, {shape}), got {tuple(images.shape)}")
-        logits = self._through(images, labels)  # (N, 1, 1, 1)
-        return logits.flatten()
 
 
 class Conditioned(nn.Module):

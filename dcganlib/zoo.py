@@ -294,4 +294,6 @@ def build(
     with torch.device(device), torch.inference_mode(False):
         generator = Generator(size, channels, width, latent_dim, num_classes=classes, layers=g_layers)
         discriminator = Discriminator(size, channels, width, num_classes=classes, layers=d_layers)
+    if device == "meta":  # nothing to draw, and drawing it would import torch's compiler, which takes seconds
+        return generator, discriminator
     return init_weights(generator, rng), init_weights(discriminator, rng)

@@ -134,6 +134,8 @@ def test_the_classifier_tells_digits_that_are_missing_wrong_or_mirrored(mnist_mi
     assert diagnosis.of_classes(network, two, real)["classes"] < 0.3
     assert diagnosis.of_classes(network, real, real, labels.roll(1))["agreement"] < 0.3
     assert diagnosis.of_classes(network, real, real.flip(3))["confidence"] < found["confidence"] - 0.02
+    network.about = network.about | {"test_accuracy": 0.8}  # one that is often unsure says nothing by it
+    assert diagnosis.of_classes(network, real, real)["confidence"] > 1.2
     network.multilabel = True
     with pytest.raises(ValueError, match="the classifier has attributes, not classes"):
         diagnosis.of_classes(network, real, real)
@@ -327,6 +329,20 @@ def test_without_its_data_a_run_is_compared_with_its_picture_of_real_images(disc
     assert found["grid_diversity"] == pytest.approx(whole["grid_diversity"], rel=1e-4)
     assert "memorization" in whole
     assert "memorization" not in found
+
+
+def test_without_a_checkpoint_the_discriminator_is_the_one_that_the_run_kept(discs_run, tmp_path):
+    import shutil
+
+    moved = tmp_path / "run"
+    shutil.copytree(discs_run, moved, ignore=shutil.ignore_patterns("checkpoint*"))
+    found, whole = runs.measure(moved), runs.measure(discs_run)
+    of_pair = ("g_gradient", "saturating_gradient", "unseen", "loss_apart", "joined_gain")
+    assert {name: found[name] for name in of_pair} == pytest.approx(
+        {name: whole[name] for name in of_pair}, rel=1e-3, abs=1e-6
+    )
+    assert "g_update" in whole
+    assert "g_update" not in found
 
 
 def test_a_run_without_a_step_of_g_is_found_out(image_folder, tmp_path, monkeypatch, capsys):

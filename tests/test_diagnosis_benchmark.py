@@ -15,9 +15,9 @@ def test_hits_misses_and_false_alarms_are_counted_apart_by_seed():
     found = {
         ("d_wins", 0): WINS,
         ("d_wins", 1): {},
-        ("d_wins", 5): WINS | {"lowest_pixel": 0.0},
+        ("d_wins", 8): WINS | {"lowest_pixel": 0.0},
         ("healthy", 0): {},
-        ("healthy", 6): WINS,
+        ("healthy", 9): WINS,
     }
     failed, healthy = benchmark.confusion(found)
     assert failed == {
@@ -43,8 +43,11 @@ def test_the_stored_table_is_of_the_rules_that_there_are():
     rows = {row["name"]: row for row in stored["rows"]}
     for name in ("healthy", "stored", "young"):
         assert rows[name]["seen"]["hits"] == rows[name]["seen"]["runs"] > 1
-    assert set(stored["held_out_seeds"]) == {5, 6, 7}
-    assert len(stored["seeds"]) == 5
+    assert stored["seeds"] == list(range(benchmark.CHOSEN_ON))
+    assert stored["held_out_seeds"] == [8, 9, 10]
+    for row in stored["rows"]:
+        counts = [row[part]["runs"] for part in ("seen", "held_out")]
+        assert counts == ([4, 0] if row["name"] == "stored" else [8, 3])
 
 
 def test_the_images_of_a_recording_are_read_whatever_its_options_for_training():

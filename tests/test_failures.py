@@ -224,6 +224,8 @@ def test_the_stored_results_have_a_row_for_each_failure(stored):
     told = [(row["name"], row["family"], row["what"], row["cure"]) for row in stored["rows"]]
     assert told == [(one.name, one.family, one.what, one.cure) for one in FAILURES]
     assert len(stored["seeds"]) >= 3
+    assert stored["measures"] == failures.MEASURES
+    assert all(run["measures"].keys() <= failures.MEASURES.keys() for run in stored["runs"].values())
     for row in stored["rows"]:
         for run in (row["name"], row["cured"]):
             assert len(stored["runs"][run]["measures"][row["tell"]]) == len(stored["seeds"])

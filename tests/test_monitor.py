@@ -154,7 +154,7 @@ def test_too_few_images_are_refused_before_training(tmp_path, image_folder):
     assert not (tmp_path / "run").exists()
 
 
-def test_digits_are_measured_by_the_features_of_their_classifier(mnist_mini, tiny_pair):
+def test_digits_are_measured_by_the_features_of_their_classifier(mnist_mini, tiny_pair, monkeypatch):
     """The real digits themselves, drawn by a generator that returns them, are at distance 0."""
     loader = datasets.make_loader(mnist_mini.images[:400], 4)
     config = resolved(evaluate_every=5, data=DataConfig("mnist-mini", image_size=28, channels=1))
@@ -163,7 +163,8 @@ def test_digits_are_measured_by_the_features_of_their_classifier(mnist_mini, tin
         evaluator.about == "evaluating 400 samples every 5 steps by the features of the dataset's classifier"
     )
     assert evaluator._real.shape == (400, classifier.load("mnist").widths[-1])
-    evaluator._draw = lambda generator, z: datasets.to_float(mnist_mini.images[:400])
+    drawn = datasets.to_float(mnist_mini.images[:400])
+    monkeypatch.setattr(monitor.metrics, "draw", lambda *_, **__: drawn)
     state = init_state(*tiny_pair(), TrainConfig(batch_size=4))
     line = evaluator.measure(state)
     (row,) = evaluator._rows

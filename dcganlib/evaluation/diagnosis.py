@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dcganlib.evaluation import classifier, metrics
@@ -466,8 +466,9 @@ def of_classes(
     Returns:
         "classes", the number of equally frequent classes that would be as uncertain as the samples' are, as a
         share of the training images'; "confidence" in the training images, the mean probability of the
-        likeliest class; "precision" and "recall"; and with labels "agreement", the share of samples that show
-        the class they were asked for.
+        likeliest class as a share of the classifier's test accuracy, which it is normally close to (1 is
+        taken where the accuracy is not known); "precision" and "recall"; and with labels "agreement", the
+        share of samples that show the class they were asked for.
 
     Raises:
         ValueError: The classifier is one of attributes.
@@ -478,11 +479,11 @@ def of_classes(
     with torch.no_grad():
         chances = [network.head(rows).softmax(1) for rows in features]
     shown = chances[0].argmax(1)
-    perplexities = [_perplexity(torch.bincount(one.argmax(1), minlength=network.outputs)) for one in chances]
+    perplexities = [perplexity(torch.bincount(one.argmax(1), minlength=network.outputs)) for one in chances]
     precision, recall = metrics.precision_recall(features[1], features[0])
     found = {
         "classes": perplexities[0] / perplexities[1],
-        "confidence": chances[1].max(1).values.mean().item(),
+        "confidence": chances[1].max(1).values.mean().item() / network.about.get("test_accuracy", 1.0),
         "precision": precision,
         "recall": recall,
     }
@@ -554,9 +555,7 @@ def of_pair(
             _size_of(torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True))
             for loss in losses
         ]
-        seen = real.clone().requires_grad_()
-        frozen = d.eval() if labels is None else Conditioned(d.eval(), labels)
-        (gradient,) = torch.autograd.grad(frozen(seen).sum(), seen)
+    found = unseen(d.eval() if labels is None else Conditioned(d.eval(), labels), real)
     d.train()
     with torch.no_grad():
         fake = fake.detach()
@@ -566,10 +565,23 @@ def of_pair(
     return {
         "g_gradient": sizes[0] / (_size_of(weights) + TINY),
         "saturating_gradient": sizes[1] / (_size_of(weights) + TINY),
-        "unseen": (gradient == 0).all(0).all(0).double().mean().item(),
+        "unseen": found,
         "loss_apart": apart.item(),
         "joined_gain": (apart - joined).item(),
     }
+
+
+def unseen(discriminator: nn.Module, images: Tensor) -> float:
+    """Share of pixels that a discriminator's output does not depend on.
+
+    Args:
+        discriminator: Maps images to logits, in eval mode.
+        images: Float (N, C, H, W).
+    """
+    with torch.enable_grad():
+        seen = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(seen).sum(), seen)
+    return (gradient == 0).all(0).all(0).double().mean().item()
 
 
 def of_optimizer(optimizer: torch.optim.Optimizer) -> float:
@@ -614,5 +626,10 @@ def _size_of(tensors: Sequence[Tensor | None]) -> float:
     return math.sqrt(sum(one.double().square().sum().item() for one in tensors if one is not None))
 
 
-def _perplexity(counts: Tensor) -> float:
+def perplexity(counts: Tensor) -> float:
+    """The number of equally frequent classes that would be as uncertain.
+
+    Args:
+        counts: How often each class occurs, (K,), not all 0.
+    """
     return float(torch.special.entr(counts.double() / counts.sum()).sum().exp())

@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dcganlib import datasets
+from dcganlib import datasets, models
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 2048  # of a block of distances, which fits into the cache
 MAX_BLOCK_INPUTS = 2**24  # numbers in the rows from which a block is computed: 128 MB in float64
@@ -122,6 +122,30 @@ def map_batches(function: Callable[[slice], Tensor], count: int, batch_size: int
             joined = rows.new_empty(count, *rows.shape[1:])
         joined[batch] = rows
     return joined
+
+
+def draw(
+    generator: models.Generator, z: Tensor, labels: Tensor | None = None, *, batch_size: int = 100
+) -> Tensor:
+    """Generate many images in batches, as ``models.generate`` does.
+
+    Args:
+        generator: On any device, in any mode.
+        z: Latents of shape (N, latent_dim).
+        labels: int64 of shape (N,), for a conditional generator.
+        batch_size: Images per batch.
+
+    Returns:
+        float32 of shape (N, C, H, W) in [-1, 1], on the generator's device.
+
+    Raises:
+        ValueError: As in ``models.generate``.
+    """
+
+    def generate(rows: slice) -> Tensor:
+        return models.generate(generator, z[rows], None if labels is None else labels[rows])
+
+    return map_batches(generate, len(z), batch_size)
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:

@@ -90,7 +90,7 @@ def count_modes(labels: Tensor, num_modes: int = 1000) -> ModeCoverage:
         ValueError: There are no samples, or a label is out of range.
 
     Source:
-        Metz et al. 2017, section 3.3.1; Lin et al. 2018, section 4.
+        Metz et al. 2017, section 3.3.1; Lin et al. 2018.
     """
     counts = metrics.class_histogram(labels, num_modes)
     shares = counts[counts > 0].cpu().double() / counts.sum().item()
@@ -144,7 +144,7 @@ def birthday_test(
         ValueError: A number is out of range, or ``draw`` returns another number of samples.
 
     Source:
-        Arora et al. 2018, section 2, which estimates the support by the square of the sample size; a person
+        Arora et al. 2018, which estimates the support by the square of the sample size; a person
         confirms each duplicate there.
     """
     check_integers(2, sample_size=sample_size)

@@ -142,7 +142,7 @@ def guided_backpropagation(
             have its shape.
 
     Source:
-        Springenberg et al. 2015, section 3.4; Radford et al. 2016, figure 5. Both use it on filters; here a
+        Springenberg et al. 2015; Radford et al. 2016, figure 5. Both use it on filters; here a
         leaky ReLU counts as a ReLU on the way back.
     """
     check_tensor(images)
@@ -196,11 +196,7 @@ def _guide(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Non
 
 
 def _check(discriminator: Discriminator, images: Tensor) -> None:
-    expected = (discriminator.channels, discriminator.image_size, discriminator.image_size)
-    if images.dim() != 4 or tuple(images.shape[1:]) != expected:
-        raise ValueError(
-            f"images must have shape (N, {', '.join(map(str, expected))}), got {tuple(images.shape)}"
-        )
+    discriminator.check_images(images)
     if discriminator.num_classes:
         raise ValueError(
             f"the discriminator is conditional on {discriminator.num_classes} classes: it has no features "

@@ -56,7 +56,7 @@ def measure(
 ) -> Measurements:
     """Take all measurements of a run that its folder and its data allow; it is left as it is.
 
-    The history, the sample grids, the generator and the checkpoint are read where they are there. Training
+    The history, the sample grids, both networks and the checkpoint are read where they are there. Training
     images come from the dataset, at most 5,000 of them, or else from ``real.png``.
 
     Args:
@@ -88,8 +88,8 @@ def measure(
     if grids:
         labels = _grid_labels(config, len(grids[-1]))
         found |= diagnosis.of_grids(grids, material.real, labels)
-    generator = state.generator if state is not None else run_folder.read(path).generator
-    return found | _of_samples(config, generator, state, material)
+    pair = run_folder.read(path) if state is None else state  # a run without a checkpoint may have kept its D
+    return found | _of_samples(config, pair.generator, pair.discriminator, material)
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,17 @@ class _Material:
 
 
 def _of_samples(
-    config: ResolvedRunConfig, generator: models.Generator, state: TrainState | None, material: _Material
+    config: ResolvedRunConfig,
+    generator: models.Generator,
+    discriminator: models.Discriminator | None,
+    material: _Material,
 ) -> Measurements:
     """What a run's generator draws, and what its discriminator makes of it."""
     real = material.real
     rng = torch.Generator().manual_seed(0)
     z = sample_z(SAMPLES, generator.latent_dim, prior=config.train.prior, rng=rng)
     labels = torch.arange(SAMPLES) % config.num_classes if config.num_classes else None
-    parts = zip(z.split(100), [None] * 5 if labels is None else labels.split(100), strict=True)
-    fake = torch.cat([models.generate(generator, *part) for part in parts])
+    fake = metrics.draw(generator, z, labels)
     if not fake.isfinite().all():
         return {"diverged": 1.0}
     found = diagnosis.of_samples(fake, real, labels)
@@ -122,10 +124,10 @@ def _of_samples(
     if datasets.find_entry(config.data.data).classifier != "faces":
         found.pop("red_over_blue", None)  # says something about faces alone
     known = not config.num_classes or material.labels is not None
-    if state is not None and known and len(real) >= 2:
+    if discriminator is not None and known and len(real) >= 2:
         size = min(BATCH, len(real), config.train.batch_size)
         chosen = None if labels is None or material.labels is None else material.labels[:size]
-        found |= diagnosis.of_pair(generator, state.discriminator, z[:size], real[:size], chosen)
+        found |= diagnosis.of_pair(generator, discriminator, z[:size], real[:size], chosen)
     if material.all is not None and len(material.all) > 1:
         found["memorization"] = _memorization(datasets.to_uint8(fake), material.all)
     return found

@@ -129,7 +129,7 @@ class Evaluator:
         rng.set_state(self._rng_state)
         z = sample_z(self._count, generator.latent_dim, prior=self.config.train.prior, rng=rng)
         with torch.no_grad():
-            images = self._draw(generator, z)
+            images = metrics.draw(generator, z, self._labels, batch_size=BATCH)
             if not images.isfinite().all():
                 raise FloatingPointError(
                     f"G's images are not finite at step {state.step}, it has diverged; start again with a "
@@ -168,12 +168,6 @@ class Evaluator:
             path = folder / BEST
             checkpoint.save_generator(path, self._best_generator, step=step, frechet_distance=distance)
             self._best_generator = None
-
-    def _draw(self, generator: models.Generator, z: Tensor) -> Tensor:
-        labels = [None] * len(z) if self._labels is None else self._labels.split(BATCH)
-        return torch.cat(
-            [models.generate(generator, *pair) for pair in zip(z.split(BATCH), labels, strict=False)]
-        )
 
     def _features(self, images: Tensor) -> Tensor:
         if self._network is None:

@@ -407,9 +407,13 @@ def _fill(network: nn.Module, weights: dict[str, Tensor]) -> None:
     ]
     if differences:
         raise ValueError("; ".join(differences))
-    if next(network.parameters()).is_meta:
-        network.to_empty(device="cpu")
-    network.load_state_dict(weights)
+    empty = next(network.parameters()).is_meta
+    if empty:  # not `to_empty`, whose `empty_like` imports sympy for tensors of "meta", which takes seconds
+        weights = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu").copy_(weights[name])
+            for name, tensor in own.items()
+        }
+    network.load_state_dict(weights, assign=empty)
 
 
 def _check_progress(step: object, history: object) -> None:

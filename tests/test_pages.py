@@ -220,7 +220,7 @@ def test_an_animation_stops_and_starts_by_its_button_and_rests_for_who_wants_no_
 
 def test_every_formula_is_set(desk):
     unset = """() => [...document.querySelectorAll(".math")]
-        .filter((box) => !box.querySelector(".katex-html .base") || box.querySelector(".katex-error"))
+        .filter((box) => !box.querySelector(".katex-html") || box.querySelector(".katex-error"))
         .map((box) => box.textContent)"""
     assert desk.evaluate(unset) == []
 

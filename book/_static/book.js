@@ -135,8 +135,25 @@
     say();
   }
 
+  // --- Paper: code that is folded is open, and the page is light; solutions stay folded -------------------
+  function preparePrint() {
+    let opened = [];
+    let theme = null;
+    addEventListener("beforeprint", () => {
+      opened = [...document.querySelectorAll(".bd-article details:not([open])")];
+      opened.forEach((box) => (box.open = true));
+      theme = document.documentElement.dataset.theme;
+      document.documentElement.dataset.theme = "light";
+    });
+    addEventListener("afterprint", () => {
+      opened.forEach((box) => (box.open = false));
+      document.documentElement.dataset.theme = theme;
+    });
+  }
+
   function start() {
     setFormulas();
+    preparePrint();
     prepareAnimations();
     addCloseButtons();
     watchWide();

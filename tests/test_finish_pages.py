@@ -67,9 +67,10 @@ def test_ballast_goes_and_every_word_stays():
     toc = '<div id="jb-print-docs-body"><h1>Title</h1></div>\n'
     code = '<pre>a<span class="w">  </span>b <span class="pre">c</span></pre>'
     sig = '<dt class="sig x"><span class="n"><span class="pre">f</span></span>(<span class="w"> </span>)</dt>'
-    page = finish_pages.without_ballast(f'{toc}<div id="searchbox"></div>{code}{sig}')
+    twice = '<section id="solution-content">s</section>'
+    page = finish_pages.without_ballast(f'{toc}<div id="searchbox"></div>{twice}{code}{sig}')
     assert page == (
-        '<div id="searchbox"></div><pre>a  b <span class="pre">c</span></pre>'
+        '<div id="searchbox"></div><section>s</section><pre>a  b <span class="pre">c</span></pre>'
         '<dt class="sig x"><span class="n">f</span>( )</dt>'
     )
 

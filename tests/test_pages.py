@@ -218,6 +218,50 @@ def test_an_animation_stops_and_starts_by_its_button_and_rests_for_who_wants_no_
     tab.emulate_media(media="screen")
 
 
+def test_on_paper_code_is_unfolded_solutions_are_folded_and_the_dark_is_light(visit):
+    path = next(path for path in CHAPTERS if path.name.startswith("01"))
+    tab = visit(path, color_scheme="dark")
+    closed = ".bd-article details:not([open]):not(.solution *)"
+    folded = tab.locator(closed).count()
+    assert folded > 0
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator(closed).count() == 0
+    assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+    seen = """(what) => [...document.querySelectorAll(`.bd-article :is(${what})`)]
+        .filter((box) => box.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+        .map((box) => box.outerHTML.slice(0, 80))"""
+    assert len(tab.evaluate(seen, "h1")) == 1
+    assert len(tab.evaluate(seen, "details .highlight")) == folded
+    assert tab.evaluate(seen, "button") == []
+    assert tab.evaluate(seen, ".solution .cell, .solution p:not(.admonition-title)") == []
+    assert len(tab.evaluate(seen, ".solution .admonition-title")) >= 6
+    cut = """() => [...document.querySelectorAll(".bd-article :is(pre, .formula, table)")]
+        .filter((box) => box.checkVisibility() && getComputedStyle(box).overflowX !== "visible")
+        .map((box) => box.outerHTML.slice(0, 80))"""
+    assert tab.evaluate(cut) == []
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.emulate_media(media="screen")
+    assert tab.locator(closed).count() == folded
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_printed_page_shows_every_picture(chromium):
+    """Chromium loads for print what was never in view."""
+    path = next(path for path in CHAPTERS if path.name.startswith("05"))
+    tab = chromium.new_page()
+    tab.goto(path.as_uri())
+    shown = "document.querySelectorAll('.bd-article img').length"
+    loaded = (
+        "[...document.querySelectorAll('.bd-article img')].filter((image) => image.naturalWidth > 0).length"
+    )
+    assert tab.evaluate(loaded) < tab.evaluate(shown)
+    printed = tab.pdf(format="A4")
+    assert tab.evaluate(loaded) == tab.evaluate(shown)
+    assert len(printed) > 1_000_000
+    tab.close()
+
+
 def test_every_formula_is_set(desk):
     unset = """() => [...document.querySelectorAll(".math")]
         .filter((box) => !box.querySelector(".katex-html") || box.querySelector(".katex-error"))

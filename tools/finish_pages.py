@@ -172,8 +172,9 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
 
 
 def without_ballast(page: str) -> str:
-    """Drop markup that changes nothing: a second list of contents, spans around spaces and in signatures."""
+    """Drop markup that changes nothing: a second list of contents, spans around spaces, names that repeat."""
     page = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', "", page, flags=re.S)
+    page = re.sub(r' id="(?:exercise|solution)-content"', "", page)
     page = re.sub(r'<span class="w">(\s*)</span>', r"\1", page)
     return re.sub(r'<dt class="sig .*?</dt>', lambda sig: _PRE.sub(r"\1", sig[0]), page, flags=re.S)
 
@@ -284,6 +285,7 @@ def _configure(app: Any, config: Any) -> None:
     options = config.html_theme_options
     site = addresses(options["repository_url"], options["repository_branch"])["page"]
     config.html_baseurl = f"{site}/"  # canonical addresses
+    options["extra_footer"] = options["extra_footer"].replace("REPOSITORY", options["repository_url"])
     options["logo"] = {"text": config.html_title}  # beside the mark
 
 

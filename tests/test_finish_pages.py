@@ -121,6 +121,20 @@ def test_a_picture_keeps_its_place_until_it_is_seen(tmp_path, given, told):
     assert finish_pages.with_picture_sizes(given, tmp_path) == told
 
 
+def test_a_large_picture_loses_a_transparency_that_it_does_not_use_and_no_pixel(tmp_path):
+    noise = Image.effect_noise((300, 300), 90)
+    full, half = (Image.new("L", noise.size, alpha) for alpha in (255, 128))
+    for name, alpha in (("full", full), ("half", half)):
+        Image.merge("RGBA", (noise, noise, noise, alpha)).save(tmp_path / f"{name}.png", compress_level=0)
+    before = (tmp_path / "half.png").read_bytes()
+    for name in ("full", "half"):
+        finish_pages.slim_picture(tmp_path / f"{name}.png")
+    assert (tmp_path / "half.png").read_bytes() == before
+    with Image.open(tmp_path / "full.png") as image:
+        assert image.mode == "RGB"
+        assert image.tobytes() == Image.merge("RGB", (noise,) * 3).tobytes()
+
+
 def highlighted(code):
     return f'<div class="highlight-python notranslate"><div class="highlight"><pre>{code}</pre></div></div>'
 

@@ -206,6 +206,15 @@ def with_picture_sizes(page: str, folder: Path) -> str:
     return _PICTURE.sub(sized, page)
 
 
+def slim_picture(path: Path) -> None:
+    """Drop what changes nothing: a second list of contents, spans around spaces, names that repeat."""
+    if path.stat().st_size < 100_000:
+        return
+    with Image.open(path) as image:
+        if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
+            image.convert("RGB").save(path, optimize=True)
+
+
 def with_hanging_lines(page: str) -> str:
     """Indent the continuation lines of source and output that is wider than the page."""
 
@@ -259,6 +268,8 @@ def finish(folder: Path, site: str) -> None:
     """
     pictures = folder / "_images"
     pictures.mkdir(exist_ok=True)
+    for picture in pictures.glob("*.png"):
+        slim_picture(picture)
     glossary = folder / "book" / "glossary.html"
     terms = meanings(glossary.read_text(encoding="utf-8")) if glossary.exists() else {}
     texts = [path.read_text(encoding="utf-8") for path in (folder / "_static").glob("*.js")]

@@ -31,6 +31,12 @@ def test_a_script_and_the_viewport_come_once_and_thebe_not_at_all():
     )
 
 
+def test_a_constant_of_many_lines_shows_its_name_in_the_reference_and_not_its_value():
+    sig = '<dt class="sig x"><span>NAME</span><em class="property"> = {}</em></dt>'
+    assert finish_pages.without_ballast(sig.format("1, " * 400)) == '<dt class="sig x"><span>NAME</span></dt>'
+    assert finish_pages.without_ballast(sig.format("1, 2")) == sig.format("1, 2")
+
+
 def test_a_page_loads_the_search_and_tabs_only_where_they_are():
     scripts = [f'<script src="{name}.js"></script>' for name in ("searchtools", "design-tabs", "fontawesome")]
     style = '<link href="sphinx-thebe.css" rel="stylesheet" />'

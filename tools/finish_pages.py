@@ -40,6 +40,7 @@ _SOURCE = re.compile(
     re.S,
 )
 _PRE = re.compile(r'<span class="pre">([^<]*)</span>')
+_LONG_VALUE = re.compile(r'<em class="property">(?:(?!</em>).){1000,}</em>', re.S)
 _SIGNATURE = re.compile(r'<dl>\s*(?=<dd><em class="sig-param">)(.*?)</dl>', re.S)
 _TERM = re.compile(r'<dt id="(term-[^"]+)">.*?<dd>(.*?)</dd>', re.S)
 _TERM_LINK = re.compile(r'<a class="reference internal" href="((?:glossary\.html)?#(term-[^"]+))">')
@@ -176,7 +177,11 @@ def without_ballast(page: str) -> str:
     page = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', "", page, flags=re.S)
     page = re.sub(r' id="(?:exercise|solution)-content"', "", page)
     page = re.sub(r'<span class="w">(\s*)</span>', r"\1", page)
-    return re.sub(r'<dt class="sig .*?</dt>', lambda sig: _PRE.sub(r"\1", sig[0]), page, flags=re.S)
+
+    def plain(signature: re.Match[str]) -> str:
+        return _LONG_VALUE.sub("", _PRE.sub(r"\1", signature[0]))
+
+    return re.sub(r'<dt class="sig .*?</dt>', plain, page, flags=re.S)
 
 
 def with_picture_sizes(page: str, folder: Path) -> str:
@@ -207,7 +212,7 @@ def with_picture_sizes(page: str, folder: Path) -> str:
 
 
 def slim_picture(path: Path) -> None:
-    """Drop what changes nothing: a second list of contents, spans around spaces, names that repeat."""
+    """Drop what says nothing: a second list of contents, spans around spaces, repeated names, long values."""
     if path.stat().st_size < 100_000:
         return
     with Image.open(path) as image:

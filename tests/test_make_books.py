@@ -76,11 +76,27 @@ def test_on_paper_nothing_is_folded_and_no_button_is_left():
 def test_a_film_becomes_a_strip_of_four_frames_from_the_first_to_the_last(tmp_path, size, shape):
     frames = [Image.new("RGB", size, (n * 28, 0, 0)) for n in range(10)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert make_books.strip(tmp_path / "a.webp", tmp_path / "a.png") == shape
+    assert make_books.strip(make_books.frames_of_film(tmp_path / "a.webp"), tmp_path / "a.png") == shape
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == shape
         reds = {red for _, (red, green, _) in image.getcolors(99) if green == 0}
     assert reds == {0, 3 * 28, 6 * 28, 9 * 28}
+
+
+def test_a_sheet_of_frames_becomes_a_strip_that_ends_with_the_last_frame(tmp_path):
+    frames = [Image.new("RGB", (30, 30), (n * 28, 0, 0)) for n in range(8)]
+    sheet = Image.new("RGB", (90, 90))  # its last place is empty
+    for n, frame in enumerate(frames):
+        sheet.paste(frame, (n % 3 * 30, n // 3 * 30))
+    sheet.save(tmp_path / "a-frames.png")
+    frames[-1].save(tmp_path / "a-last.png")
+    page = (
+        '<img alt="a" data-steps="9" data-frames="a-frames.png" data-columns="3" width="9" src="a-last.png">'
+    )
+    shown = make_books.with_strips(f"<p>{page}</p>", tmp_path, tmp_path, "strips")
+    assert shown == '<p><img src="strips/a-frames-strip.png" width="150" height="30" alt="a"></p>'
+    with Image.open(tmp_path / "a-frames-strip.png") as image:
+        assert [image.getpixel((40 * n + 15, 15))[0] // 28 for n in range(4)] == [0, 3, 6, 7]
 
 
 def test_links_lead_to_the_same_place_within_one_page():

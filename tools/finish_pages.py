@@ -173,7 +173,7 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
 
 
 def without_ballast(page: str) -> str:
-    """Drop markup that changes nothing: a second list of contents, spans around spaces, names that repeat."""
+    """Drop what says nothing: a second list of contents, spans around spaces, repeated names, long values."""
     page = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', "", page, flags=re.S)
     page = re.sub(r' id="(?:exercise|solution)-content"', "", page)
     page = re.sub(r'<span class="w">(\s*)</span>', r"\1", page)
@@ -212,7 +212,7 @@ def with_picture_sizes(page: str, folder: Path) -> str:
 
 
 def slim_picture(path: Path) -> None:
-    """Drop what says nothing: a second list of contents, spans around spaces, repeated names, long values."""
+    """Rewrite a large PNG without its channel of transparency if that is full everywhere."""
     if path.stat().st_size < 100_000:
         return
     with Image.open(path) as image:

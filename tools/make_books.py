@@ -61,6 +61,7 @@ STRIP = 1600  # pixels that a strip of them is wide, at most
 _ANIMATION = re.compile(
     r'<div class="animation" data-film="([^"]+)">(<img [^>]*>)<button.*?</button></div>', re.S
 )
+_SHEET = re.compile(r'<img [^>]*\bdata-frames="[^>]*>')
 _PICTURE_FILE = re.compile(r'\bsrc="((?:\.\./)*[^":]+)"')
 
 
@@ -89,24 +90,41 @@ def article(page: str) -> str:
     return re.sub(r' loading="lazy"', "", text)
 
 
-def strip(film: Path, out: Path) -> tuple[int, int]:
-    """Draw some frames of an animation in one picture, from the first to the last.
+def frames_of_film(film: Path) -> list[Image.Image]:
+    """Some frames of an animation, from the first to the last."""
+    with Image.open(film) as image:
+        frames = []
+        for n in range(FRAMES):
+            image.seek(round(n * (image.n_frames - 1) / (FRAMES - 1)))
+            frames.append(image.convert("RGB"))
+    return frames
+
+
+def frames_of_sheet(sheet: Path, columns: int, last: Path) -> list[Image.Image]:
+    """Some frames of a film that is stored as one picture of all frames, row by row, and its last."""
+    with Image.open(last) as image:
+        end = image.convert("RGB")
+    wide, high = end.size
+    with Image.open(sheet) as image:
+        count = columns * (image.height // high)
+        places = [divmod(n * count // (FRAMES - 1), columns) for n in range(FRAMES - 1)]
+        boxes = [(x * wide, y * high, x * wide + wide, y * high + high) for y, x in places]
+        return [*(image.crop(box).convert("RGB") for box in boxes), end]
+
+
+def strip(frames: list[Image.Image], out: Path) -> tuple[int, int]:
+    """Draw frames of one size side by side in one picture.
 
     Returns:
         Width and height of the picture.
     """
-    with Image.open(film) as image:
-        shown = []
-        for n in range(FRAMES):
-            image.seek(round(n * (image.n_frames - 1) / (FRAMES - 1)))
-            shown.append(image.convert("RGB"))
-    wide, high = shown[0].size
+    wide, high = frames[0].size
     columns = 4 if wide < 1.3 * high else 2 if wide < 2.5 * high else 1
     scale = min(1, (STRIP - 10 * (columns - 1)) / (wide * columns))
     wide, high = round(wide * scale), round(high * scale)
-    rows = FRAMES // columns
+    rows = -(-len(frames) // columns)
     picture = Image.new("RGB", (columns * (wide + 10) - 10, rows * (high + 10) - 10), "white")
-    for n, frame in enumerate(shown):
+    for n, frame in enumerate(frames):
         place = (n % columns * (wide + 10), n // columns * (high + 10))
         picture.paste(frame.resize((wide, high), Image.Resampling.LANCZOS), place)
     picture.save(out, optimize=True)
@@ -114,7 +132,7 @@ def strip(film: Path, out: Path) -> tuple[int, int]:
 
 
 def with_strips(text: str, folder: Path, out: Path, address: str) -> str:
-    """Show each animation as a strip of its frames.
+    """Show each animation, and each film that is stored as a sheet of its frames, as a strip of some frames.
 
     Args:
         text: The text of a page.
@@ -123,13 +141,22 @@ def with_strips(text: str, folder: Path, out: Path, address: str) -> str:
         address: Address of this folder.
     """
 
-    def stripped(match: re.Match[str]) -> str:
-        name = f"{Path(match[1]).stem}-strip.png"
-        width, height = strip(folder / match[1], out / name)
-        picture = re.sub(r'\s(?:src|width|height|style)="[^"]*"', "", match[2])
-        return picture.replace("<img", f'<img src="{address}/{name}" width="{width}" height="{height}"', 1)
+    def stripped(picture: str, name: str, frames: list[Image.Image]) -> str:
+        width, height = strip(frames, out / f"{name}-strip.png")
+        bare = re.sub(r'\s(?:src|width|height|style|data-[a-z]+)="[^"]*"', "", picture)
+        size = f'width="{width}" height="{height}"'
+        return bare.replace("<img", f'<img src="{address}/{name}-strip.png" {size}', 1)
 
-    return _ANIMATION.sub(stripped, text)
+    def animation(match: re.Match[str]) -> str:
+        return stripped(match[2], Path(match[1]).stem, frames_of_film(folder / match[1]))
+
+    def sheet(match: re.Match[str]) -> str:
+        facts = dict(re.findall(r'\s(src|data-frames|data-columns)="([^"]*)"', match[0]))
+        paths = folder / facts["data-frames"], folder / facts["src"]
+        frames = frames_of_sheet(paths[0], int(facts["data-columns"]), paths[1])
+        return stripped(match[0], paths[0].stem, frames)
+
+    return _SHEET.sub(sheet, _ANIMATION.sub(animation, text))
 
 
 def light(picture: Path, out: Path) -> Path:

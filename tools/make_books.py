@@ -54,7 +54,11 @@ class Edition:
 
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "chrome"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "C:/Program Files/Google/Chrome/Application/chrome.exe",
+)
 FRAMES = 4  # of an animation, on paper
 STRIP = 1600  # pixels that a strip of them is wide, at most
 
@@ -209,7 +213,8 @@ def whole_page(edition: Edition) -> str:
     _, book = title_of(pages["index"])
     sections, entries = [], []
     for path in paths:
-        text = with_strips(article(pages[path.stem]), path.parent, out, os.path.relpath(out, path.parent))
+        address = Path(os.path.relpath(out, path.parent)).as_posix()
+        text = with_strips(article(pages[path.stem]), path.parent, out, address)
         for source in set(_PICTURE_FILE.findall(text)):
             file = light((path.parent / source).resolve(), out).as_uri()
             text = text.replace(f'src="{source}"', f'src="{file}"')
@@ -353,7 +358,8 @@ def make_epub(edition: Edition) -> Path:
         shown.set_content("<!DOCTYPE html><article></article>")
         shown.add_script_tag(path=site / "_static" / "katex" / "katex.min.js")
         for path in paths:
-            text = with_strips(article(pages[path.stem]), path.parent, out, os.path.relpath(out, path.parent))
+            address = Path(os.path.relpath(out, path.parent)).as_posix()
+            text = with_strips(article(pages[path.stem]), path.parent, out, address)
             for source in set(_PICTURE_FILE.findall(text)):
                 picture = (path.parent / source).resolve()
                 files[picture.name] = picture.read_bytes()

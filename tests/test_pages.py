@@ -333,6 +333,18 @@ def address():
     server.server_close()
 
 
+def test_the_search_finds_and_shows_where(chromium, address):
+    tab = chromium.new_page()
+    tab.goto(f"{address}/book/index.html")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("collapse")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/search.html?q=collapse*")
+    tab.locator("#search-results li").nth(4).wait_for()
+    tab.locator("#search-results").get_by_role("link", name="8. When training fails").first.wait_for()
+    tab.close()
+
+
 BUDGET = 2_000_000  # bytes of a page, with all that it loads before it is used
 SEE_ALL = """() => new Promise((done) => {
     const shown = [...document.querySelectorAll(".bd-article :is(img, .animation, [class*='tag_play-'])")];

@@ -26,7 +26,7 @@ DONE := .venv/.installed
 PAGE := _build/html/index.html
 
 .NOTPARALLEL:
-.PHONY: FORCE help book test pages execute serve lint unit notebooks format sync stamp lock links lowest colab clean
+.PHONY: FORCE help book test pages execute serve lint unit notebooks format sync stamp pdf epub lock links lowest colab clean
 
 help:    ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,12 @@ FORCE:
 book: $(DONE)    ## render the book to _build/html, warnings as errors
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going --quiet >/dev/null
 	@echo "The book is rendered. Open it: file://$(CURDIR)/$(PAGE)"
+
+pdf: book    ## the whole book as one PDF, in _build/release; needs Chromium or Chrome
+	@$(PY) tools/make_books.py pdf
+
+epub: book    ## the whole book as an EPUB, in _build/release; needs Chromium or Chrome
+	@$(PY) tools/make_books.py epub
 
 test: $(DONE)    ## lint, unit tests, every notebook, the render, the rendered pages
 	@begin=$$(date +%s) && $(MAKE) --no-print-directory lint unit notebooks pages && $(PY) tools/summary.py $$begin

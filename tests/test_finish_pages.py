@@ -31,6 +31,56 @@ def test_a_script_and_the_viewport_come_once_and_thebe_not_at_all():
     )
 
 
+def test_a_constant_of_many_lines_shows_its_name_in_the_reference_and_not_its_value():
+    sig = '<dt class="sig x"><span>NAME</span><em class="property"> = {}</em></dt>'
+    assert finish_pages.without_ballast(sig.format("1, " * 400)) == '<dt class="sig x"><span>NAME</span></dt>'
+    assert finish_pages.without_ballast(sig.format("1, 2")) == sig.format("1, 2")
+
+
+def test_a_page_loads_the_search_and_tabs_only_where_they_are():
+    scripts = [f'<script src="{name}.js"></script>' for name in ("searchtools", "design-tabs", "fontawesome")]
+    style = '<link href="sphinx-thebe.css" rel="stylesheet" />'
+    scripts[2] = scripts[2].replace("fontawesome", "scripts/fontawesome")
+    head = f"<head>{''.join(scripts)}{style}</head>"
+    assert finish_pages.without_repeats(f"{head}<p>text</p>") == "<head></head><p>text</p>"
+    search, tabs = '<div id="search-results"></div>', '<div class="sd-tab-set"></div>'
+    assert finish_pages.without_repeats(head + search) == f"<head>{scripts[0]}</head>{search}"
+    assert finish_pages.without_repeats(head + tabs) == f"<head>{scripts[1]}</head>{tabs}"
+
+
+def test_scripts_wait_for_the_page_but_settings_come_at_once():
+    settings = '<script src="documentation_options.js"></script><script>options.a = 1</script>'
+    later = '<script defer="defer" src="b.js"></script><script>let hint</script>'
+    page = finish_pages.with_deferred_scripts(
+        f'<head>{settings}<script src="a.js?v=1"></script>{later}</head>'
+    )
+    assert page == f'<head>{settings}<script defer src="a.js?v=1"></script>{later}</head>'
+
+
+def test_what_sets_formulas_is_loaded_where_formulas_are():
+    script = '<script defer src="../_static/katex/katex.min.js?v=2"></script>'
+    book = '<link rel="stylesheet" href="../_static/book.css?v=1" />'
+    page = finish_pages.with_formulas(f'<head>{book}{script}</head><span class="math notranslate">x</span>')
+    assert script in page
+    assert page.index("../_static/katex/katex.min.css") < page.index("book.css")
+    assert (
+        finish_pages.with_formulas(f"<head>{book}{script}</head><p>text</p>")
+        == f"<head>{book}</head><p>text</p>"
+    )
+
+
+def test_ballast_goes_and_every_word_stays():
+    toc = '<div id="jb-print-docs-body"><h1>Title</h1></div>\n'
+    code = '<pre>a<span class="w">  </span>b <span class="pre">c</span></pre>'
+    sig = '<dt class="sig x"><span class="n"><span class="pre">f</span></span>(<span class="w"> </span>)</dt>'
+    twice = '<section id="solution-content">s</section>'
+    page = finish_pages.without_ballast(f'{toc}<div id="searchbox"></div>{twice}{code}{sig}')
+    assert page == (
+        '<div id="searchbox"></div><section>s</section><pre>a  b <span class="pre">c</span></pre>'
+        '<dt class="sig x"><span class="n">f</span>( )</dt>'
+    )
+
+
 def test_a_picture_in_the_page_becomes_a_file_of_the_same_bytes(tmp_path):
     address = inline([RED])
     page = finish_pages.with_picture_files(f'<p><img alt="red" src="{address}"></p>', tmp_path, "../_images")
@@ -50,9 +100,11 @@ def test_an_animation_in_a_file_is_treated_as_an_embedded_one(tmp_path):
 def test_an_animation_rests_on_its_last_frame(tmp_path):
     page = f'<img class="dark-light" alt="an animation" width="24" src="{inline([RED, RED, BLUE])}">'
     page = finish_pages.with_picture_files(page, tmp_path, "i")
-    still, moving = re.findall(
-        r'<img class="animation-\w+ dark-light" alt="an animation" width="24" src="i/([^"]+)">', page
-    )
+    moving, still = re.fullmatch(
+        r'<div class="animation" data-film="i/([^"]+)">'
+        r'<img class="dark-light" alt="an animation" width="24" src="i/([^"]+)"><button .*</button></div>',
+        page,
+    ).groups()
     with Image.open(tmp_path / still) as image:
         assert image.convert("RGB").getpixel((5, 5)) == (0, 0, 255)
     with Image.open(tmp_path / moving) as image:
@@ -66,10 +118,6 @@ def test_an_animation_rests_on_its_last_frame(tmp_path):
     [
         ('<img alt="x" src="red.png" />', '<img alt="x" src="red.png" width="12" height="8" loading="lazy">'),
         ('<img width="24" src="red.png">', '<img width="24" src="red.png" height="16" loading="lazy">'),
-        (
-            '<img class="animation-still" src="red.png">',
-            '<img class="animation-still" src="red.png" width="12" height="8">',
-        ),
         ('<img src="gone.png">', '<img src="gone.png">'),
         ('<img src="https://example.org/red.png">', '<img src="https://example.org/red.png">'),
     ],
@@ -77,6 +125,20 @@ def test_an_animation_rests_on_its_last_frame(tmp_path):
 def test_a_picture_keeps_its_place_until_it_is_seen(tmp_path, given, told):
     RED.save(tmp_path / "red.png")
     assert finish_pages.with_picture_sizes(given, tmp_path) == told
+
+
+def test_a_large_picture_loses_a_transparency_that_it_does_not_use_and_no_pixel(tmp_path):
+    noise = Image.effect_noise((300, 300), 90)
+    full, half = (Image.new("L", noise.size, alpha) for alpha in (255, 128))
+    for name, alpha in (("full", full), ("half", half)):
+        Image.merge("RGBA", (noise, noise, noise, alpha)).save(tmp_path / f"{name}.png", compress_level=0)
+    before = (tmp_path / "half.png").read_bytes()
+    for name in ("full", "half"):
+        finish_pages.slim_picture(tmp_path / f"{name}.png")
+    assert (tmp_path / "half.png").read_bytes() == before
+    with Image.open(tmp_path / "full.png") as image:
+        assert image.mode == "RGB"
+        assert image.tobytes() == Image.merge("RGB", (noise,) * 3).tobytes()
 
 
 def highlighted(code):

@@ -38,9 +38,8 @@ def tabs(chromium):
 
 
 def load(tab, path):
-    """Open a page and wait until its formulas are set."""
+    """Open a page and wait until its fonts have come; its formulas are set before it is loaded."""
     tab.goto(path.as_uri())
-    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
     tab.evaluate("document.fonts.ready.then(() => true)")
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return tab
@@ -148,7 +147,7 @@ WIDER = """() => [...document.querySelectorAll(".bd-article *")].filter((box) =>
     const style = getComputedStyle(box);
     return box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0 && style.display !== "inline"
       && box.checkVisibility() && !box.closest("svg, [data-texts]")
-      && (!box.closest("mjx-container") || box.matches("mjx-container"));
+      && (!box.closest(".formula") || box.matches("div > .formula"));
   }).filter((box, _, all) => !all.some((other) => other !== box && box.contains(other)))
   .map((box) => [box.tagName, box.closest("[data-scrolls]") !== null,
     (box.closest("[data-scrolls]") || box).tabIndex, box.textContent.trim().slice(0, 40)])"""
@@ -172,7 +171,7 @@ def test_what_is_wider_than_a_phone_says_so_and_scrolls(phone):
 
 
 def test_only_what_scrolls_among_formulas_and_code_is_a_tab_stop(desk):
-    stops = """() => [...document.querySelectorAll(".bd-article :is(mjx-container, pre)")]
+    stops = """() => [...document.querySelectorAll(".bd-article :is(.formula, .katex *, pre)")]
         .filter((box) => box.tabIndex >= 0 && box.scrollWidth <= box.clientWidth + 1).length"""
     assert desk.evaluate(stops) == 0
 
@@ -203,9 +202,11 @@ def test_an_animation_stops_and_starts_by_its_button_and_rests_for_who_wants_no_
     path = next(path for path in CHAPTERS if path.name.startswith("01"))
     tab = visit(path, reduced_motion=motion)
     animation, button = tab.locator(".animation").first, tab.locator(".animation-button").first
-    moving, still = animation.locator(".animation-moving"), animation.locator(".animation-still")
+    moving, still = animation.locator(".animation-moving"), animation.locator("img:not(.animation-moving)")
+    button.scroll_into_view_if_needed()
     plays = motion == "no-preference"
     for _ in range(2):
+        (moving if plays else still).wait_for()
         assert (moving.is_visible(), still.is_visible()) == (plays, not plays)
         assert button.inner_text() == ("Pause" if plays else "Play")
         button.focus()
@@ -215,6 +216,57 @@ def test_an_animation_stops_and_starts_by_its_button_and_rests_for_who_wants_no_
     assert still.is_visible()
     assert not moving.is_visible()
     tab.emulate_media(media="screen")
+
+
+def test_on_paper_code_is_unfolded_solutions_are_folded_and_the_dark_is_light(visit):
+    path = next(path for path in CHAPTERS if path.name.startswith("01"))
+    tab = visit(path, color_scheme="dark")
+    closed = ".bd-article details:not([open]):not(.solution *)"
+    folded = tab.locator(closed).count()
+    assert folded > 0
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator(closed).count() == 0
+    assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+    seen = """(what) => [...document.querySelectorAll(`.bd-article :is(${what})`)]
+        .filter((box) => box.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+        .map((box) => box.outerHTML.slice(0, 80))"""
+    assert len(tab.evaluate(seen, "h1")) == 1
+    assert len(tab.evaluate(seen, "details .highlight")) == folded
+    assert tab.evaluate(seen, "button") == []
+    assert tab.evaluate(seen, ".solution .cell, .solution p:not(.admonition-title)") == []
+    assert len(tab.evaluate(seen, ".solution .admonition-title")) >= 6
+    cut = """() => [...document.querySelectorAll(".bd-article :is(pre, .formula, table)")]
+        .filter((box) => box.checkVisibility() && getComputedStyle(box).overflowX !== "visible")
+        .map((box) => box.outerHTML.slice(0, 80))"""
+    assert tab.evaluate(cut) == []
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    tab.emulate_media(media="screen")
+    assert tab.locator(closed).count() == folded
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_printed_page_shows_every_picture(chromium):
+    """Chromium loads for print what was never in view."""
+    path = next(path for path in CHAPTERS if path.name.startswith("05"))
+    tab = chromium.new_page()
+    tab.goto(path.as_uri())
+    shown = "document.querySelectorAll('.bd-article img').length"
+    loaded = (
+        "[...document.querySelectorAll('.bd-article img')].filter((image) => image.naturalWidth > 0).length"
+    )
+    assert tab.evaluate(loaded) < tab.evaluate(shown)
+    printed = tab.pdf(format="A4")
+    assert tab.evaluate(loaded) == tab.evaluate(shown)
+    assert len(printed) > 1_000_000
+    tab.close()
+
+
+def test_every_formula_is_set(desk):
+    unset = """() => [...document.querySelectorAll(".math")]
+        .filter((box) => !box.querySelector(".katex-html") || box.querySelector(".katex-error"))
+        .map((box) => box.textContent)"""
+    assert desk.evaluate(unset) == []
 
 
 def test_no_moving_picture_is_without_a_button(desk):
@@ -228,7 +280,7 @@ def test_no_moving_picture_is_without_a_button(desk):
 # Tens of thousands of tokens and parts of formulas make axe slow and hold nothing that it looks for.
 CHECK = """() => {
     document.querySelectorAll(".highlight pre").forEach((code) => { code.textContent = code.textContent; });
-    document.querySelectorAll("mjx-container > mjx-math").forEach((formula) => formula.remove());
+    document.querySelectorAll(".katex-html").forEach((formula) => formula.remove());
     return axe.run("body", {
       resultTypes: ["violations"],
       rules: {"label-content-name-mismatch": {enabled: true}},
@@ -281,6 +333,54 @@ def address():
     server.server_close()
 
 
+def test_the_search_finds_and_shows_where(chromium, address):
+    tab = chromium.new_page()
+    tab.goto(f"{address}/book/index.html")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("collapse")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/search.html?q=collapse*")
+    tab.locator("#search-results li").nth(4).wait_for()
+    tab.locator("#search-results").get_by_role("link", name="8. When training fails").first.wait_for()
+    tab.close()
+
+
+BUDGET = 2_000_000  # bytes of a page, with all that it loads before it is used
+SEE_ALL = """() => new Promise((done) => {
+    const shown = [...document.querySelectorAll(".bd-article :is(img, .animation, [class*='tag_play-'])")];
+    const next = () => { const box = shown.shift();
+      if (!box) return requestAnimationFrame(done);
+      box.scrollIntoView(); requestAnimationFrame(() => requestAnimationFrame(next)); };
+    next(); })"""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_loads_at_most_2_mb_before_it_is_used(chromium, address, path):
+    context = chromium.new_context(viewport={"width": WINDOW[0], "height": WINDOW[1]})
+    tab = context.new_page()
+    wire = context.new_cdp_session(tab)
+    wire.send("Network.enable")
+    wire.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    asked, came = {}, {}
+    wire.on("Network.requestWillBeSent", lambda e: asked.update({e["requestId"]: e["request"]["url"]}))
+    wire.on("Network.loadingFinished", lambda e: came.update({e["requestId"]: e["encodedDataLength"]}))
+    tab.goto(f"{address}/{path.relative_to(BOOK).as_posix()}", wait_until="load")
+    tab.evaluate("document.fonts.ready.then(() => true)")
+    quiet = 0
+    for _ in range(100):  # until half a second has passed in which nothing came
+        before = len(came)
+        tab.wait_for_timeout(100)
+        quiet = quiet + 1 if len(came) == before else 0
+        if quiet == 5:
+            break
+    context.close()
+    largest = sorted(((size, asked.get(name)) for name, size in came.items()), reverse=True)[:5]
+    assert 100_000 < sum(came.values()) <= BUDGET, largest
+    formulas = any("katex" in url for url in asked.values())
+    assert formulas == ('class="math ' in path.read_text(encoding="utf-8"))
+    assert any("searchindex" in url for url in asked.values()) == (path.name == "search.html")
+
+
 @pytest.mark.parametrize("way", ["file", "http"])
 def test_no_page_asks_another_machine_and_no_script_fails(chromium, address, way):
     base = BOOK.as_uri() if way == "file" else address
@@ -290,10 +390,12 @@ def test_no_page_asks_another_machine_and_no_script_fails(chromium, address, way
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: failed.append((tab.url, str(error))))
     tab.on("requestfailed", lambda request: failed.append((request.url, request.failure)))
-    for path in PAGES:
+    for path in [*PAGES, BOOK / "404.html"]:
         tab.goto(f"{base}/{path.relative_to(BOOK).as_posix()}")
-        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        tab.evaluate(SEE_ALL)
+        for button in tab.locator(".theme-switch-button:visible, .animation-button:visible").all():
+            button.click()
     context.close()
     assert len(asked) > 3 * len(PAGES)
     assert [url for url in asked if not url.startswith((f"{base}/", "data:", "blob:"))] == []
-    assert failed == []
+    assert [one for one in failed if one[1] != "net::ERR_ABORTED"] == []  # by the way to the next page

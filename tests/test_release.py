@@ -32,6 +32,17 @@ def test_a_release_holds_the_site_its_checksum_and_the_notes_of_its_version(tmp_
     assert (out / "notes.md").read_text(encoding="utf-8") == "- one\n"
 
 
+def test_a_book_of_this_version_gets_its_checksum_and_one_of_another_is_left(tmp_path):
+    out = checkout(tmp_path) / "_build" / "release"
+    out.mkdir()
+    for name in ("1.1.0.pdf", "1.1.0.epub", "1.0.0.pdf"):
+        (out / f"dcgan-book-{name}").write_bytes(name.encode())
+    release.main("v1.1.0", tmp_path)
+    sums = {path.name: path.read_text(encoding="utf-8").split()[0] for path in out.glob("*.sha256")}
+    assert sorted(sums) == [f"dcgan-book-1.1.0.{kind}.sha256" for kind in ("epub", "pdf", "zip")]
+    assert sums["dcgan-book-1.1.0.pdf.sha256"] == hashlib.sha256(b"1.1.0.pdf").hexdigest()
+
+
 def test_the_same_site_gives_the_same_zip_at_another_time(tmp_path):
     site = checkout(tmp_path) / "_build" / "html"
     first = release.pack(site, tmp_path / "a.zip")

@@ -2,10 +2,12 @@
 
 Loaded by ``_config.yml``. After the build it rewrites every page with
 
-- one viewport, no scripts of unused services, and no duplicate scripts;
+- one viewport, no scripts or styles that the page does not use, and no duplicate scripts;
+- the fonts and the script for formulas only where there are formulas;
+- no second list of contents, and no markup that changes nothing;
 - roles that describe lists and tables correctly to screen readers;
 - images as separate files, loaded lazily, with their size so that the layout does not jump;
-- a still of each animation's last frame, for print and for readers who prefer reduced motion;
+- a still of each animation's last frame, in place of which book.js shows the animation once it is in view;
 - a hanging indent for long lines of source and output, so that wrapped lines stay aligned;
 - definitions as tooltips on the links into the glossary.
 
@@ -24,7 +26,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import finish_site
 import play_data
+from chapters import addresses
 from PIL import Image
 
 WIDEST_LINE = 88  # columns that fit between the sidebars; the limit of the chapters' code
@@ -38,26 +42,64 @@ _SOURCE = re.compile(
     r'<div class="highlight)("><pre>)(.*?)(?=</pre>)',
     re.S,
 )
+_PRE = re.compile(r'<span class="pre">([^<]*)</span>')
+_LONG_VALUE = re.compile(r'<em class="property">(?:(?!</em>).){1000,}</em>', re.S)
 _SIGNATURE = re.compile(r'<dl>\s*(?=<dd><em class="sig-param">)(.*?)</dl>', re.S)
 _TERM = re.compile(r'<dt id="(term-[^"]+)">.*?<dd>(.*?)</dd>', re.S)
 _TERM_LINK = re.compile(r'<a class="reference internal" href="((?:glossary\.html)?#(term-[^"]+))">')
 
 
 def without_repeats(page: str) -> str:
-    """Keep one viewport and one copy of each inline script; remove Thebe's, which no page uses."""
+    """Keep one viewport and one copy of each inline script; remove scripts and styles that go unused.
+
+    The index of the search is for the search page, tabs for pages with tabs, Thebe for no page. The icons are
+    a font: the script that would draw them once more is eighty times as large.
+    """
+    unused = ["thebe", "scripts/fontawesome.js", "window.MathJax"]
+    if 'id="search-results"' not in page:
+        unused += ["searchtools.js", "language_data.js", "searchindex.js"]
+    if "sd-tab-" not in page:
+        unused += ["design-tabs.js"]
     seen: set[str] = set()
 
     def first(match: re.Match[str]) -> str:
         element = match[0]
         key = "viewport" if "viewport" in element else element
-        if "thebe" in element or key in seen:
+        if key in seen or any(name in element for name in unused):
             return ""
         seen.add(key)
         return element
 
     head, end, rest = page.partition("</head>")
-    head = re.sub(r'<meta name="viewport"[^>]*>|<script\b[^>]*>[^<]*</script>', first, head)
+    head = re.sub(r'<meta name="viewport"[^>]*>|<script\b[^>]*>[^<]*</script>|<link\b[^>]*>', first, head)
     return head + end + rest
+
+
+def with_deferred_scripts(page: str) -> str:
+    """Let the page appear before its scripts have come, except for settings that inline scripts change."""
+
+    def deferred(match: re.Match[str]) -> str:
+        source = match[1]
+        return match[0] if "documentation_options" in source else f"<script defer{source}></script>"
+
+    head, end, rest = page.partition("</head>")
+    head = re.sub(r"<script(?![^>]*\bdefer)((?=[^>]*\bsrc=)[^>]*)></script>", deferred, head)
+    return head + end + rest
+
+
+def with_formulas(page: str) -> str:
+    """Load what sets formulas, script and style, if the page has any; book.js calls it."""
+    script = re.search(r'\s*<script [^>]*src="([^"]*katex/katex\.min)\.js[^"]*"></script>', page)
+    if script is None:
+        return page
+    if 'class="math ' not in page:
+        return page.replace(script[0], "")
+    style = f'\n    <link rel="stylesheet" type="text/css" href="{script[1]}.css" />'
+    book = re.search(
+        r'\s*<link [^>]*href="[^"]*_static/book\.css[^"]*"[^>]*>', page
+    )  # which has the last word
+    at = book.start() if book else page.index("</head>")
+    return page[:at] + style + page[at:]
 
 
 def with_roles(page: str) -> str:
@@ -105,7 +147,7 @@ def with_animations_inline(page: str, folder: Path) -> str:
 
 
 def with_picture_files(page: str, folder: Path, address: str) -> str:
-    """Move embedded images into files, and add a still to each animation.
+    """Move embedded images into files; of an animation the page shows a still, and book.js the rest.
 
     Args:
         page: The page.
@@ -116,24 +158,33 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
     def moved(match: re.Match[str]) -> str:
         content = base64.b64decode(match["data"])
         name = hashlib.sha256(content).hexdigest()[:16]
+        file = f"{address}/{name}.{match['kind']}"
         (folder / f"{name}.{match['kind']}").write_bytes(content)
         attributes = f"{match['before']}{match['after']}".strip().removesuffix("/").strip()
-        picture = f'<img {attributes} src="{address}/{name}.{match["kind"]}">'
         with Image.open(io.BytesIO(content)) as image:
             frames = getattr(image, "n_frames", 1)
             if frames == 1:
-                return picture
+                return f'<img {attributes} src="{file}">'
             image.seek(frames - 1)
-            image.convert("RGB").save(folder / f"{name}-still.png")
-        still = f'<img {attributes} src="{address}/{name}-still.png">'
+            image.convert("RGB").save(folder / f"{name}-still.png", optimize=True)
         return (
-            '<div class="animation">'
-            + still.replace('class="', 'class="animation-still ', 1)
-            + picture.replace('class="', 'class="animation-moving ', 1)
-            + '<button type="button" class="animation-button btn btn-sm" hidden>Pause</button></div>'
+            f'<div class="animation" data-film="{file}"><img {attributes} src="{address}/{name}-still.png">'
+            '<button type="button" class="animation-button btn btn-sm" hidden>Pause</button></div>'
         )
 
     return _INLINE_PICTURE.sub(moved, page)
+
+
+def without_ballast(page: str) -> str:
+    """Drop what says nothing: a second list of contents, spans around spaces, repeated names, long values."""
+    page = re.sub(r'<div id="jb-print-docs-body".*?(?=<div id="searchbox">)', "", page, flags=re.S)
+    page = re.sub(r' id="(?:exercise|solution)-content"', "", page)
+    page = re.sub(r'<span class="w">(\s*)</span>', r"\1", page)
+
+    def plain(signature: re.Match[str]) -> str:
+        return _LONG_VALUE.sub("", _PRE.sub(r"\1", signature[0]))
+
+    return re.sub(r'<dt class="sig .*?</dt>', plain, page, flags=re.S)
 
 
 def with_picture_sizes(page: str, folder: Path) -> str:
@@ -158,12 +209,18 @@ def with_picture_sizes(page: str, folder: Path) -> str:
         given = re.search(r'\bwidth="(\d+)"', attributes)
         if given:
             shape = f' height="{round(int(given[1]) * high / wide)}"'
-        lazy = (
-            "" if "animation-still" in attributes else ' loading="lazy"'
-        )  # print shows it even if it was never in view
-        return f"<img {attributes}{shape}{lazy}>"
+        return f'<img {attributes}{shape} loading="lazy">'
 
     return _PICTURE.sub(sized, page)
+
+
+def slim_picture(path: Path) -> None:
+    """Rewrite a large PNG without its channel of transparency if that is full everywhere."""
+    if path.stat().st_size < 100_000:
+        return
+    with Image.open(path) as image:
+        if image.mode == "RGBA" and image.getextrema()[3][0] == 255:
+            image.convert("RGB").save(path, optimize=True)
 
 
 def with_hanging_lines(page: str) -> str:
@@ -210,30 +267,55 @@ def with_meanings(page: str, terms: dict[str, str]) -> str:
     return _TERM_LINK.sub(with_tooltip, page)
 
 
-def finish(folder: Path) -> None:
-    """Correct all pages of a rendered book."""
+def finish(folder: Path, site: str) -> None:
+    """Correct all pages of a rendered book, and add what surrounds them.
+
+    Args:
+        folder: Folder of the rendered book.
+        site: Address at which it is published.
+    """
     pictures = folder / "_images"
     pictures.mkdir(exist_ok=True)
+    for picture in pictures.glob("*.png"):
+        slim_picture(picture)
     glossary = folder / "book" / "glossary.html"
     terms = meanings(glossary.read_text(encoding="utf-8")) if glossary.exists() else {}
+    texts = [path.read_text(encoding="utf-8") for path in (folder / "_static").glob("*.js")]
     for path in sorted(folder.rglob("*.html")):
-        if "_static" in path.parts:
+        if "_static" in path.parts or path in (folder / "index.html", folder / "404.html"):
             continue
         page = path.read_text(encoding="utf-8")
         address = "../" * (len(path.relative_to(folder).parts) - 1) + "_images"
-        page = with_roles(without_repeats(page))
+        page = without_ballast(page)
+        page = with_formulas(with_deferred_scripts(with_roles(without_repeats(page))))
         page = with_picture_files(with_animations_inline(page, path.parent), pictures, address)
         page = with_picture_sizes(page, path.parent)
-        path.write_text(with_meanings(with_hanging_lines(page), terms), encoding="utf-8")
+        page = with_meanings(with_hanging_lines(finish_site.with_sources(page)), terms)
+        if path.parent != folder and "og:title" not in page:
+            page = finish_site.with_preview(page, path, folder, site)
+        path.write_text(page, encoding="utf-8")
+        texts.append(page)
+    finish_site.slim_icons(folder / "_static", "".join(texts))
+    mark = (folder / "_static" / "mark.svg").read_text(encoding="utf-8")
+    finish_site.write_entry_and_map(folder, site, mark)
+
+
+def _configure(app: Any, config: Any) -> None:
+    options = config.html_theme_options
+    site = addresses(options["repository_url"], options["repository_branch"])["page"]
+    config.html_baseurl = f"{site}/"  # canonical addresses
+    options["extra_footer"] = options["extra_footer"].replace("REPOSITORY", options["repository_url"])
+    options["logo"] = {"text": config.html_title}  # beside the mark
 
 
 def _finished(app: Any, exception: Exception | None) -> None:
-    if exception is None and app.builder.format == "html" and app.builder.name != "epub":
-        finish(Path(app.outdir))
+    if exception is None and app.builder.format == "html" and app.builder.name == "html":
+        finish(Path(app.outdir), app.config.html_baseurl.rstrip("/"))
         play_data.write(Path(app.outdir) / "_static" / "play")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Register with Sphinx."""
+    app.connect("config-inited", _configure)
     app.connect("build-finished", _finished)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

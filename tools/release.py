@@ -1,7 +1,7 @@
 """Make the files of a release in ``_build/release``: ``python tools/release.py vX.Y.Z`` after ``make book``.
 
-These are the rendered site as a zip, its SHA-256 in the format of ``sha256sum --check``, and the notes of the
-version from ``CHANGELOG.md``.
+These are the rendered site as a zip and the notes of the version from ``CHANGELOG.md``; beside the zip, and
+beside the PDF and the EPUB of ``make pdf epub`` if they are there, its SHA-256 for ``sha256sum --check``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BOOKS = (".pdf", ".epub")
 
 
 def notes(changelog: str, version: str) -> str:
@@ -64,8 +65,10 @@ def main(tag: str, root: Path = ROOT) -> None:
         raise FileNotFoundError(f"{site} has no index.html: run `make book` first")
     out.mkdir(exist_ok=True)
     archive = out / f"dcgan-book-{version}.zip"
-    checksum = pack(site, archive)
-    (out / f"{archive.name}.sha256").write_text(f"{checksum}  {archive.name}\n", encoding="utf-8")
+    pack(site, archive)
+    for file in [archive, *(file for kind in BOOKS if (file := archive.with_suffix(kind)).is_file())]:
+        checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+        (out / f"{file.name}.sha256").write_text(f"{checksum}  {file.name}\n", encoding="utf-8")
     (out / "notes.md").write_text(text, encoding="utf-8")
 
 

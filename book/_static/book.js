@@ -7,9 +7,7 @@
     ".bd-article pre",
     ".bd-article table",
     ".bd-article .pst-scrollable-table-container",
-    ".bd-article mjx-container",
-    ".bd-article span.math",
-    ".bd-article div.math",
+    ".bd-article .formula",
     ".bd-article .cell_output",
     ".bd-article .cell_output > .output",
   ].join(",");
@@ -45,21 +43,65 @@
     });
   }
 
-  // --- Animations: play and pause; at rest where the reader has asked for less motion ---------------------------
+  // --- Formulas: the page has their TeX -----------------------------------------------------------------
+  function setFormulas() {
+    if (!window.katex) return; // a page without formulas does not load it
+    document.querySelectorAll(".math:is(span, div)").forEach((box) => {
+      const source = [...box.childNodes].find((part) => part.nodeType === Node.TEXT_NODE && part.data.includes("\\"));
+      const found = source && source.data.match(/\\([([])([^]*)\\[)\]]/);
+      if (!found) return;
+      const set = document.createElement("span");
+      set.className = "formula";
+      katex.render(found[2], set, { displayMode: found[1] === "[", throwOnError: false });
+      source.replaceWith(set);
+    });
+  }
+
+  // --- Animations: a still until it is in view; play and pause; at rest where the reader has asked for less motion
   function prepareAnimations() {
     const still = matchMedia("(prefers-reduced-motion: reduce)");
-    document.querySelectorAll(".animation").forEach((animation) => {
+
+    function prepare(animation) {
       const button = animation.querySelector(".animation-button");
-      const show = (playing) => {
-        animation.classList.toggle("playing", playing);
-        animation.classList.toggle("resting", !playing);
+      let film = null;
+      animation.show = (playing) => {
         button.textContent = playing ? "Pause" : "Play";
         button.setAttribute("aria-label", playing ? "Pause the animation" : "Play the animation");
+        animation.wanted = playing;
+        if (playing && film === null) {
+          film = animation.querySelector("img").cloneNode();
+          film.removeAttribute("loading");
+          film.classList.add("animation-moving");
+          film.src = new URL(animation.dataset.film, document.baseURI);
+          film.decode().then(
+            () => {
+              button.before(film);
+              animation.classList.toggle("playing", animation.wanted);
+            },
+            () => (button.hidden = true) // the still stays
+          );
+        } else animation.classList.toggle("playing", playing && film.isConnected);
       };
+      button.textContent = "Play";
+      button.setAttribute("aria-label", "Play the animation");
       button.hidden = false;
-      button.addEventListener("click", () => show(!animation.classList.contains("playing")));
-      still.addEventListener("change", () => show(!still.matches));
-      show(!still.matches);
+      button.addEventListener("click", () => animation.show(!animation.wanted));
+      still.addEventListener("change", () => animation.show(!still.matches));
+    }
+
+    const near = new IntersectionObserver(
+      (entries) =>
+        entries
+          .filter((entry) => entry.isIntersecting)
+          .forEach(({ target }) => {
+            near.unobserve(target);
+            if (target.wanted === undefined) target.show(!still.matches);
+          }),
+      { rootMargin: "100px" }
+    );
+    document.querySelectorAll(".animation[data-film]").forEach((animation) => {
+      prepare(animation);
+      near.observe(animation);
     });
   }
 
@@ -93,12 +135,28 @@
     say();
   }
 
+  // --- Paper: code that is folded is open, and the page is light; solutions stay folded -------------------
+  function preparePrint() {
+    let opened = [];
+    let theme = null;
+    addEventListener("beforeprint", () => {
+      opened = [...document.querySelectorAll(".bd-article details:not([open])")];
+      opened.forEach((box) => (box.open = true));
+      theme = document.documentElement.dataset.theme;
+      document.documentElement.dataset.theme = "light";
+    });
+    addEventListener("afterprint", () => {
+      opened.forEach((box) => (box.open = false));
+      document.documentElement.dataset.theme = theme;
+    });
+  }
+
   function start() {
+    setFormulas();
+    preparePrint();
     prepareAnimations();
     addCloseButtons();
     watchWide();
-    const typeset = window.MathJax && window.MathJax.startup && window.MathJax.startup.promise;
-    if (typeset) typeset.then(watchWide);
     addEventListener("load", watchWide);
     document.addEventListener("play", watchWide);
   }

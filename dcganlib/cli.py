@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, evaluate, diagnose, classifier, info, doctor.
+"""The command ``dcganlib``: a subcommand for each task, from ``data`` and ``train`` to ``doctor``.
 
 Each subcommand is a dataclass. tyro turns the fields into options and the docstrings into help, here and in
 ``dcganlib.config``. Torch is imported only in ``run``, so that --help answers at once.
@@ -232,6 +232,34 @@ class Diagnose(Checked):
 
 
 @dataclass(frozen=True)
+class Export(Checked):
+    """Write a run's generator as ONNX, for other programs, and compare it with PyTorch (extra `onnx`).
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        onnx: File to write. Default: NAME.onnx, with the folder's name.
+        best: Use the weights that measured best while training, of a run with keep_best.
+        force: Replace a file that is already there.
+    """
+
+    run_folder: Path
+    onnx: Path | None = None
+    best: bool = False
+    force: bool = False
+
+    def run(self) -> int:
+        """Write the file, and print how far its images are from PyTorch's."""
+        from dcganlib import runs
+        from dcganlib.runtime import files
+
+        out = files.expand_user(self.onnx or f"{runs.find(self.run_folder).resolve().name}.onnx")
+        files.check_overwrite(out, self.force, option="--onnx")
+        found = runs.export_onnx(self.run_folder, out, best=self.best)
+        print(f"wrote {found.file}: pixels differ from PyTorch's by at most {found.difference:.1g}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Classifier(Checked):
     """Retrain one of the classifiers in the package, into a new file.
 
@@ -311,6 +339,7 @@ Command = (
     | Annotated[Sample, subcommand("sample")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Diagnose, subcommand("diagnose")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Classifier, subcommand("classifier")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Doctor, subcommand("doctor")]

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from browser import blank, chromium  # noqa: F401
 from flat import TINY, run
 from PIL import Image
 

@@ -1,54 +1,31 @@
 """The rendered pages in a browser, as a reader has them: `make pages`.
 
-They need the rendered book, whose folder the variable RENDERED names, and a Chromium or Chrome: any on the
-path, or the one that the variable CHROMIUM names. Without the first nothing is tested here, and without the
-second only the workflow on GitHub fails.
+They need the rendered book, whose folder the variable RENDERED names, and a browser (browser.py). Without the
+first nothing is tested here, and without the second only the workflow on GitHub fails.
 """
 
 import os
-import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from browser import require
 
 if not os.environ.get("RENDERED"):
     pytest.skip("the rendered pages are tested by `make pages`", allow_module_level=True)
 BOOK = Path(os.environ["RENDERED"]).resolve()
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-BROWSER = next(filter(None, (os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), shutil.which(MAC))), None)
-if BROWSER is None:
-    if os.environ.get("GITHUB_ACTIONS"):
-        pytest.fail("no Chromium or Chrome: the workflow must have one", pytrace=False)
-    pytest.skip("no Chromium or Chrome on this machine: the pages go untested", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra `pages` is not installed")
+require()
 import axe_playwright_python  # noqa: E402
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGES = sorted(path for path in BOOK.rglob("*.html") if "_static" not in path.parts and path.parent != BOOK)
 PAGES += [BOOK / name for name in ("search.html", "genindex.html", "py-modindex.html")]
 CHAPTERS = [path for path in PAGES if path.name[:2].isdigit()]
 PHONE, TABLET, SMALL, WINDOW, LARGE = (390, 844), (768, 1024), (1024, 768), (1280, 800), (1440, 900)
 
 every_size = pytest.mark.parametrize("size", [PHONE, TABLET, SMALL, LARGE], ids=lambda size: f"{size[0]} px")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

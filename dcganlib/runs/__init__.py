@@ -13,6 +13,7 @@ from dcganlib.runs.folder import (
     results,
 )
 from dcganlib.runs.measurements import diagnose, measure
+from dcganlib.runs.onnx_export import export_onnx
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
 
@@ -22,6 +23,7 @@ __all__ = [
     "Run",
     "Stopped",
     "diagnose",
+    "export_onnx",
     "find",
     "load_data",
     "measure",

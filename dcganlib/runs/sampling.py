@@ -84,14 +84,28 @@ def save_sample(folder: str | Path, path: str | Path, config: SampleConfig | Non
     return path
 
 
+def drawn_generator(run: run_folder.Run, *, best: bool = False) -> models.Generator:
+    """The generator of a run that draws: the averaged one if there is one.
+
+    Args:
+        run: The run.
+        best: The weights that measured best while training, in place of these.
+
+    Raises:
+        FileNotFoundError: The run kept no best weights.
+    """
+    generator = run.best_generator if best else run.ema_generator or run.generator
+    if generator is None:
+        raise FileNotFoundError(
+            f"{run.folder} has no best.safetensors: only a run with --evaluate-every and --keep-best has it"
+        )
+    return generator
+
+
 def _sheet(folder: str | Path, config: SampleConfig) -> tuple[tuple[int, int], Strips]:
     """A grid of samples: its size, and its strips from top to bottom, generated on demand."""
     found, n = run_folder.read(folder), config.n
-    generator = found.best_generator if config.best else found.ema_generator or found.generator
-    if generator is None:
-        raise FileNotFoundError(
-            f"{found.folder} has no best.safetensors: only a run with --evaluate-every and --keep-best has it"
-        )
+    generator = drawn_generator(found, best=config.best)
     number = label_number(config.label, generator.num_classes, found.config.class_names)
     rng = torch.Generator().manual_seed(config.seed)
     z = sample_z(n, generator.latent_dim, prior=found.config.train.prior, rng=rng)

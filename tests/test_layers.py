@@ -33,7 +33,7 @@ ORDER = [
     "runtime.checkpoint",
     *("evaluation", "evaluation.classifier", "evaluation.metrics", "evaluation.modes", "evaluation.probes"),
     "evaluation.diagnosis",
-    *("viz", "viz.plot", "viz.notebook"),
+    *("viz", "viz.plot", "viz.training_figure", "viz.notebook"),
     *("runs.history", "runs.context", "runs.config_file", "runs.model_card"),
     *("runs.folder", "runs.preflight"),
     *("runs.monitor", "runs.report", "runs.sampling", "runs.onnx_export"),

@@ -5,6 +5,7 @@ Loaded by ``_config.yml``. After the build it rewrites every page with
 - one viewport, no scripts of unused services, and no duplicate scripts;
 - roles that describe lists and tables correctly to screen readers;
 - images as separate files, loaded lazily, with their size so that the layout does not jump;
+- the films of trainings as sheets of frames, which are loaded once the reader scrubs through them;
 - a still of each animation's last frame, for print and for readers who prefer reduced motion;
 - a hanging indent for long lines of source and output, so that wrapped lines stay aligned;
 - definitions as tooltips on the links into the glossary.
@@ -22,7 +23,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageSequence
+
+from dcganlib.viz import training_figure
 
 WIDEST_LINE = 88  # columns that fit between the sidebars; the limit of the chapters' code
 
@@ -99,6 +102,32 @@ def with_animations_inline(page: str, folder: Path) -> str:
         return match[0].replace(source[1], f"data:image/webp;base64,{data}")
 
     return _PICTURE.sub(embedded, page)
+
+
+def with_frame_sheets(page: str, folder: Path, address: str) -> str:
+    """Store the films of trainings as scrubber.js reads them: the last frame, and a sheet of all frames.
+
+    Args:
+        page: The page.
+        folder: Folder for the files.
+        address: Address of this folder, relative to the page.
+    """
+
+    def stored(match: re.Match[str]) -> str:
+        if " data-generated=" not in match[0]:
+            return match[0]
+        content = base64.b64decode(match["data"])
+        name = hashlib.sha256(content).hexdigest()[:16]
+        with Image.open(io.BytesIO(content)) as film:
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        sheet, columns = training_figure.frame_sheet(frames)
+        (folder / f"{name}-frames.webp").write_bytes(sheet)
+        (folder / f"{name}-last.webp").write_bytes(training_figure.webp(frames[-1]))
+        attributes = f"{match['before']}{match['after']}".strip()
+        sheet_at = f'data-frames="{address}/{name}-frames.webp" data-columns="{columns}"'
+        return f'<img {attributes} {sheet_at} src="{address}/{name}-last.webp">'
+
+    return _INLINE_PICTURE.sub(stored, page)
 
 
 def with_picture_files(page: str, folder: Path, address: str) -> str:
@@ -219,6 +248,7 @@ def finish(folder: Path) -> None:
         page = path.read_text(encoding="utf-8")
         address = "../" * (len(path.relative_to(folder).parts) - 1) + "_images"
         page = with_roles(without_repeats(page))
+        page = with_frame_sheets(page, pictures, address)
         page = with_picture_files(with_animations_inline(page, path.parent), pictures, address)
         page = with_picture_sizes(page, path.parent)
         path.write_text(with_meanings(with_hanging_lines(page), terms), encoding="utf-8")

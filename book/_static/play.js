@@ -2,7 +2,7 @@
 // play/NAME.js takes its place once the reader comes near. Without JavaScript, and on paper, the figure stays.
 // Scripts are classic ones, which a page opened from a file may load too:
 //
-//     play.register("NAME", (box, options) => { ... });   // fill the empty element `box`; may return a promise
+//     play.register("NAME", (box, options, still) => { ... });   // fill the empty element `box`; may return a promise
 //
 // Outside a notebook `<div class="play" data-play="NAME" data-options='{"size": 64}'>picture</div>` does the same.
 window.play = (() => {
@@ -49,7 +49,7 @@ window.play = (() => {
     box.setAttribute("role", "group");
     try {
       await load(`play/${name}.js`);
-      await makers.get(name)(box, JSON.parse(still.dataset.options || "{}"));
+      await makers.get(name)(box, JSON.parse(still.dataset.options || "{}"), still);
     } catch (error) {
       console.error(`the figure ${name} stays a picture:`, error);
       return;

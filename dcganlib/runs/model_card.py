@@ -175,10 +175,10 @@ def _networks(config: ResolvedRunConfig) -> Iterator[str]:
     known = zoo.ARCHITECTURES.get(name)
     yield f"`{name}`" + (f": {known.summary}" if known else "")
     if known is not None:
-        sizes = {"image_size": config.data.image_size, "channels": config.data.channels}
         generator, discriminator = zoo.build(
             name,
-            **sizes,
+            image_size=config.data.image_size,
+            channels=config.data.channels,
             base_channels=config.model.base_channels,
             num_classes=config.num_classes,
             device="meta",

@@ -232,6 +232,36 @@ class Diagnose(Checked):
 
 
 @dataclass(frozen=True)
+class Report(Checked):
+    """Write a run as one web page: curves, film, samples, measures, findings, settings.
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        out: File to write. Default: DIR/report.html; for a stored run report-NAME.html, here.
+        force: Replace a file that is already there.
+        data: Where the run's images are now, if they were moved.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+    """
+
+    run_folder: Path
+    out: Path | None = None
+    force: bool = False
+    data: str | None = None
+    root: Path | None = None
+
+    def run(self) -> int:
+        """Write the page."""
+        from dcganlib import runs
+        from dcganlib.runs import report_page
+        from dcganlib.runtime import files
+
+        out = report_page.report_file(self.run_folder, self.out)
+        files.check_overwrite(out, self.force, ours=report_page.is_own)
+        print(f"wrote {runs.save_report(self.run_folder, out, data=self.data, root=self.root)}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Export(Checked):
     """Write a run's generator as ONNX, for other programs, and compare it with PyTorch (extra `onnx`).
 
@@ -339,6 +369,7 @@ Command = (
     | Annotated[Sample, subcommand("sample")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Diagnose, subcommand("diagnose")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Export, subcommand("export")]
     | Annotated[Classifier, subcommand("classifier")]
     | Annotated[Info, subcommand("info")]

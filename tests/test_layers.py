@@ -37,7 +37,7 @@ ORDER = [
     *("runs.history", "runs.context", "runs.config_file", "runs.model_card"),
     *("runs.folder", "runs.preflight"),
     *("runs.monitor", "runs.report", "runs.sampling", "runs.onnx_export"),
-    *("runs.session", "runs.measurements", "runs"),
+    *("runs.session", "runs.measurements", "runs.report_page", "runs"),
     "evaluation.evaluate",
     "doctor",
     "cli",

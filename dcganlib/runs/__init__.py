@@ -14,6 +14,7 @@ from dcganlib.runs.folder import (
 )
 from dcganlib.runs.measurements import diagnose, measure
 from dcganlib.runs.onnx_export import export_onnx
+from dcganlib.runs.report_page import save_report
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
 
@@ -36,5 +37,6 @@ __all__ = [
     "resume",
     "run",
     "sample",
+    "save_report",
     "save_sample",
 ]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from dcganlib import datasets, models
 from dcganlib.config import ResolvedRunConfig, RunConfig
@@ -71,6 +72,15 @@ class Run:
         """The samples from the fixed latents over time; WebP for the runs in the package."""
         webp = self.folder / "samples.webp"
         return webp if webp.is_file() else self.folder / "samples.gif"
+
+    @property
+    def animation_steps(self) -> list[int]:
+        """Step of each frame of ``animation``, which shows an evenly spaced choice of the sample grids."""
+        with Image.open(self.animation) as film:
+            frames = getattr(film, "n_frames", 1)
+        last, every = int(self.history[-1]["step"]), self.config.sample_every
+        steps = sorted({*range(0, last + 1, every), last})
+        return [steps[round(i * (len(steps) - 1) / max(1, frames - 1))] for i in range(frames)]
 
 
 def read(folder: str | Path) -> Run:

@@ -14,7 +14,7 @@ from browser import STATIC, require
 from finish_pages import with_frame_sheets
 from PIL import Image
 
-from dcganlib.viz import training_figure
+from dcganlib.viz import plot, training_figure
 from dcganlib.viz.notebook import show_training
 
 require()
@@ -106,6 +106,30 @@ def test_a_line_is_broken_where_a_value_is_missing(arithmetic):
     assert arithmetic("path", [0, 1, 2, 3, 4], [0, 1, None, 3, 4]) == "M0.0 0.0L1.0 1.0M3.0 3.0L4.0 4.0"
     assert arithmetic("extent", [{"values": [None, None]}]) == [0, 1]
     assert arithmetic("extent", [{"values": [0, None, 10]}]) == [0, 10.5]
+
+
+def test_equal_frames_in_a_row_share_a_place(arithmetic, tmp_path):
+    assert arithmetic("spread", "1 3 2", 6) == [0, 1, 1, 1, 2, 2]
+    assert arithmetic("spread", None, 3) == [0, 1, 2]
+    levels = [0, 0, 1, 2, 2, 2]  # what a failing generator draws may not change
+    path = plot.animate([grey(level) for level in levels], tmp_path / "film.webp")
+    with Image.open(path) as film:
+        assert plot.frame_counts(film) == [2, 1, 3]
+    assert training_figure.film_marks(path.read_bytes(), 6) == {"counts": "2 1 3"}
+    html = show_training({"a": path}, STEPS, HISTORY, "Six grey pictures, some of them equal.").data
+    assert 'data-counts="2 1 3"' in with_frame_sheets(html, tmp_path, "x")
+    flat = plot.animate([grey(1)] * 6, tmp_path / "flat.webp")
+    assert training_figure.film_marks(flat.read_bytes(), 6) == {"counts": "6"}
+
+
+def test_equal_frames_are_shown_at_each_of_their_steps(page, tmp_path):
+    frames = [grey(level) for level in (0, 0, 1, 2, 2, 2)]
+    html = show_training({"a": frames}, STEPS, HISTORY, "Six grey pictures, some of them equal.").data
+    tab = page(with_frame_sheets(html, tmp_path, tmp_path.as_uri()))
+    tab.get_by_role("slider").press("Home")
+    for level in (0, 0, 1, 2, 2, 2):
+        assert abs(pixel(tab) - 40 * level) < 6
+        tab.get_by_role("slider").press("ArrowRight")
 
 
 def test_no_value_is_told_from_before_the_first_step(arithmetic):
@@ -253,6 +277,8 @@ def test_several_runs_are_chosen_from_a_list_and_stand_side_by_side(page, tmp_pa
     tab = page(training_figure.figure_html(runs, pictures))
     assert tab.locator(".scrubber-generated canvas").count() == 2
     assert all(tab.locator(".scrubber-generated canvas").nth(i).is_visible() for i in (0, 1))
+    text = tab.get_by_role("slider").get_attribute("aria-valuetext")
+    assert text.startswith("step 9 of 9: D's loss 0.111")
     tab.get_by_role("combobox").select_option(label="second")
     tab.get_by_role("slider").press("Home")
     tab.wait_for_timeout(150)
@@ -274,6 +300,21 @@ def test_nothing_is_wider_than_the_page_and_axe_finds_nothing(page, tmp_path, wi
     tab.evaluate(AXE)
     found = tab.evaluate("axe.run('#box', {resultTypes: ['violations']})")
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+def test_a_pair_is_named_by_the_loss_and_by_the_training(page):
+    table = {"step": [10, 20], "d_loss": [0.5, 0.25], "g_loss": [1, 2]}
+    cured = {"step": [10, 20], "d_loss": [0.75, float("nan")], "g_loss": [3, 4]}
+    pair = training_figure.pair("name", [0, 10, 20], {"failed": table, "cured": cured})
+    assert [chart["steps"] for chart in pair["charts"]] == [[10, 20]] * 2
+    last = training_figure.data_uri(training_figure.webp(grey(2)))
+    tab = page(
+        training_figure.figure_html([pair], [training_figure.picture_html(last, "a", "b", generated="c")])
+    )
+    text = tab.get_by_role("slider").get_attribute("aria-valuetext")
+    assert text == (
+        "step 20 of 20: D's loss (nats), failed 0.250, G's loss (nats), failed 2, G's loss (nats), cured 4"
+    )
 
 
 def test_values_that_are_no_numbers_leave_a_gap_and_valid_json():

@@ -47,7 +47,7 @@ LEFT_OUT = {  # not on the page: each message, and why
     "alt must describe the pictures, it is empty": PROGRAMMER,
     "alt must describe the films, it is empty": PROGRAMMER,
     "there must be a film, and steps that rise, got … films, steps …": PROGRAMMER,
-    "the film … has … frames for … steps": PROGRAMMER,
+    "the film has … frames for … steps": PROGRAMMER,
     "… frames of … x … pixels do not fit into a picture of … pixels on a side: use fewer": PROGRAMMER,
     "a slider needs at least 2 frames and a text for each, got … and …": PROGRAMMER,
     "frames must have the same size, got …": PROGRAMMER,

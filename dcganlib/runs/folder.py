@@ -77,7 +77,7 @@ class Run:
     def animation_steps(self) -> list[int]:
         """Step of each frame of ``animation``, which shows an evenly spaced choice of the sample grids."""
         with Image.open(self.animation) as film:
-            frames = getattr(film, "n_frames", 1)
+            frames = sum(plot.frame_counts(film))
         last, every = int(self.history[-1]["step"]), self.config.sample_every
         steps = sorted({*range(0, last + 1, every), last})
         return [steps[round(i * (len(steps) - 1) / max(1, frames - 1))] for i in range(frames)]

@@ -247,7 +247,10 @@ def _films(material: _Material) -> tuple[dict[str, list[Image.Image]], list[int]
     name = "last weights" if run.ema_generator is None else "averaged weights"
     if run.animation.is_file():
         with Image.open(run.animation) as film:
-            return {name: [_frame(frame) for frame in ImageSequence.Iterator(film)]}, run.animation_steps
+            counts = plot.frame_counts(film)
+            frames = [_frame(frame) for frame in ImageSequence.Iterator(film)]
+        shown = [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)]
+        return {name: shown}, run.animation_steps
     return {}, [material.step]
 
 

@@ -214,13 +214,10 @@ def show_training(
     pictures = []
     for name, film in films.items():
         content, kind = _film_file(film, columns)
-        with Image.open(io.BytesIO(content)) as opened:
-            count = getattr(opened, "n_frames", 1)
-        if count != len(steps):
-            raise ValueError(f"the film {name!r} has {count} frames for {len(steps)} steps")
+        marks = training_figure.film_marks(content, len(steps))
         described = alt if len(films) == 1 else f"{alt} Drawn with {name}."
         source = training_figure.data_uri(content, kind)
-        pictures.append(training_figure.picture_html(source, described, name, generated=name))
+        pictures.append(training_figure.picture_html(source, described, name, generated=name, **marks))
     if real is not None:
         source = training_figure.data_uri(training_figure.webp(grid_image(real, columns=columns)))
         about = "Training images, to compare with the generated ones."

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from dcganlib.viz.plot import LN2, StepRecord
+from dcganlib.viz.plot import LN2, StepRecord, frame_counts
 
 POINTS = 300  # of a curve
 QUALITY = 80  # of pictures, for WebP
@@ -125,18 +125,58 @@ def data_uri(content: bytes, kind: str = "webp") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def picture_html(source: str, alt: str, caption: str, **data: str | int) -> str:
+def film_marks(film: bytes, frames: int) -> dict[str, str]:
+    """What ``picture_html`` must be told of a film, as in ``picture_html(..., **film_marks(film, 21))``.
+
+    Args:
+        film: The content of an animation from ``plot.animate``.
+        frames: The number of its frames.
+
+    Returns:
+        Nothing, or "counts", how many frames each of its pictures stands for.
+
+    Raises:
+        ValueError: It has another number of frames.
+    """
+    with Image.open(io.BytesIO(film)) as opened:
+        counts = frame_counts(opened) if getattr(opened, "n_frames", 1) > 1 else [frames]
+    if sum(counts) != frames:
+        raise ValueError(f"the film has {sum(counts)} frames for {frames} steps")
+    return {} if set(counts) == {1} else {"counts": " ".join(map(str, counts))}
+
+
+def pair(name: str, steps: Sequence[int], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
+    """Two trainings to be compared, such as a failure and its cure: an entry of ``figure_html``'s ``runs``.
+
+    Args:
+        name: Name of the pair.
+        steps: Step of each frame of its films.
+        curves: Of each training, by name: columns "step", "d_loss" and "g_loss".
+    """
+    found = []
+    for column, title in (("d_loss", "D's loss (nats)"), ("g_loss", "G's loss (nats)")):
+        series = [
+            {"name": kind, "values": [_number(value) for value in table[column]]}
+            for kind, table in curves.items()
+        ]
+        times = max((list(table["step"]) for table in curves.values()), key=len)
+        found.append({"title": title, "steps": times, "series": series, "level": LN2})
+    return {"name": name, "beside": True, "steps": list(steps), "charts": found}
+
+
+def picture_html(source: str, alt: str, caption: str, *, hidden: bool = False, **data: str | int) -> str:
     """One picture of the figure with its caption.
 
     Args:
         source: Address of the picture.
         alt: Its description.
         caption: What it shows, in a few words.
+        hidden: Only the script shows it, as there would be too many at once.
         data: Values of ``data-NAME``, such as ``generated="averaged weights"``.
     """
     marks = "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in data.items())
     return (
-        '<figure style="margin: 0; max-width: 24rem">'
+        f'<figure{" hidden" if hidden else ""} style="margin: 0; max-width: 24rem">'
         f'<figcaption style="margin: 0; text-align: left">{html.escape(caption)}</figcaption>'
         f'<img class="dark-light" alt="{html.escape(alt)}"{marks} '
         f'style="max-width: 100%; height: auto; image-rendering: pixelated" src="{source}"></figure>'

@@ -5,12 +5,12 @@
 //
 // `still` is the picture that this takes the place of. Its images are <img data-real> (training images) and
 // <img data-generated="NAME" data-frames="ADDRESS" data-columns="8"> (the last frame; all frames stand in the sheet at
-// ADDRESS, row by row), each with data-run="0", ... where there are several runs. `options` is
+// ADDRESS, row by row), each with data-run="0 2", the numbers of its runs, where there are several. `options` is
 //
 //     {runs: [{name, steps: [0, 50, ...], beside: false,
 //              charts: [{title, steps, series: [{name, values}], level, range}]}]}
 //
-// with a step for each frame. Films of a run are shown one at a time, or side by side with `beside`.
+// with a step for each frame; data-counts="1 3" says that the sheet's second picture stands for three frames. Films of a run are shown one at a time, or side by side with `beside`.
 window.scrubber = (() => {
   "use strict";
 
@@ -20,7 +20,8 @@ window.scrubber = (() => {
   const DASHES = ["", "6 3", "2 2", "8 2 2 2"];
   const STYLE = `
 .scrubber { --scrubber-1: #1a6aa8; --scrubber-2: #a8500a; --scrubber-3: #2a7a3b; --scrubber-4: #8a3d9c;
-  --scrubber-line: var(--pst-color-border, #c9c9c9); color: var(--pst-color-text-base, inherit); }
+  --scrubber-line: var(--pst-color-border, #c9c9c9); color: var(--pst-color-text-base, inherit);
+  text-align: start; }
 html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657; --scrubber-3: #7ee787;
   --scrubber-4: #d2a8ff; }
 .scrubber-pictures, .scrubber-charts { display: grid; gap: 1rem;
@@ -37,7 +38,7 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
 .scrubber-pictures canvas { display: block; height: auto; image-rendering: pixelated; width: 100%; }
 .scrubber-title { font-size: 0.9rem; margin: 0 0 0.25rem; }
 .scrubber-line { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: center; margin: 0.75rem 0; }
-.scrubber-line > label:first-of-type { flex: 1 1 14rem; display: flex; gap: 0.5rem; align-items: center; }
+.scrubber-line > .scrubber-step { flex: 1 1 14rem; display: flex; gap: 0.5rem; align-items: center; }
 .scrubber-line input[type="range"] { flex: 1; min-width: 6rem; height: 2rem; }
 .scrubber-line input[type="checkbox"] { width: 1.5rem; height: 1.5rem; vertical-align: middle; }
 .scrubber-line label { min-height: 2rem; display: flex; gap: 0.4rem; align-items: center; }
@@ -125,6 +126,12 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
     return [(index % columns) * width, Math.floor(index / columns) * height];
   }
 
+  /** Place in the sheet of each frame: spread("1 3", 4) is [0, 1, 1, 1], as equal frames in a row share one. */
+  function spread(counts, count) {
+    if (!counts) return [...Array(count).keys()];
+    return counts.split(" ").flatMap((times, at) => Array(Number(times)).fill(at));
+  }
+
   /** A number as a reader wants it: 11,700 and 0.412. */
   function shown(value) {
     if (value === null || !Number.isFinite(value)) return "–";
@@ -157,6 +164,7 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
   function film(still, count) {
     const canvas = element("canvas", { role: "img", "aria-label": still.alt });
     const { frames, columns } = still.dataset;
+    const places = spread(still.dataset.counts, count);
     let sheet = null;
     let wanted = count - 1;
     const last = loaded(still.getAttribute("src"));
@@ -181,7 +189,7 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
         loading ??= loaded(frames).then((image) => (sheet = image));
         await loading;
         const { naturalWidth: width, naturalHeight: height } = still.size;
-        draw(sheet, ...place(wanted, Number(columns), width, height));
+        draw(sheet, ...place(places[wanted], Number(columns), width, height));
       },
     };
   }
@@ -252,8 +260,10 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
 
   /** The values of a run's curves at a step, in words. */
   function words(run, step) {
+    const names = run.charts.flatMap((one) => one.series.map((series) => series.name));
+    const full = (one, name) => (names.indexOf(name) === names.lastIndexOf(name) ? name : `${one.title}, ${name}`);
     const parts = run.charts.flatMap((one) =>
-      one.series.map((series) => [series.name, valueAt(one.steps, series.values, step)])
+      one.series.map((series) => [full(one, series.name), valueAt(one.steps, series.values, step)])
     );
     const known = parts.filter(([, value]) => value !== null && Number.isFinite(value));
     return known.map(([name, value]) => `${name} ${shown(value)}`).join(", ");
@@ -279,8 +289,8 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
     const other = element("input", { type: "checkbox" });
     const otherName = element("span");
     const otherLabel = element("label", {}, other, otherName);
-    controls.append(element("label", {}, element("span", {}, "step"), slider), output, button, otherLabel);
-    if (runs.length > 1) controls.prepend(element("label", { style: "flex: 0 1 auto" }, element("span", {}, "run"), choice));
+    controls.append(element("label", { class: "scrubber-step" }, element("span", {}, "step"), slider), output, button, otherLabel);
+    if (runs.length > 1) controls.prepend(element("label", {}, element("span", {}, "run"), choice));
     box.append(controls, pictures, charts);
 
     let run, films, drawn;
@@ -288,7 +298,7 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
 
     function select(index) {
       run = runs[index];
-      const own = images.filter((image) => Number(image.dataset.run || 0) === index);
+      const own = images.filter((image) => (image.dataset.run || "0").split(" ").includes(String(index)));
       const count = run.steps.length;
       const titled = (name, canvas, kind) =>
         element("div", { class: `scrubber-${kind}` }, element("p", { class: "scrubber-title" }, name), canvas);
@@ -380,5 +390,5 @@ html[data-theme="dark"] .scrubber { --scrubber-1: #6cb6ff; --scrubber-2: #ffa657
     select(0);
   }
 
-  return { make, ticks, lastUpTo, nearest, valueAt, extent, path, place, shown };
+  return { make, ticks, lastUpTo, nearest, valueAt, extent, path, place, spread, shown };
 })();

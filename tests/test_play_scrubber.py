@@ -269,7 +269,7 @@ def test_several_runs_are_chosen_from_a_list_and_stand_side_by_side(page, tmp_pa
         for name in ("failed", "cured"):
             marks = {"generated": name, "run": run, "frames": uri(sheet), "columns": columns}
             last = uri(training_figure.webp(frames[-1]))
-            pictures.append(training_figure.picture_html(last, "a grey picture", name, **marks))
+            pictures.append(training_figure.picture_html(last, "a grey picture", name, marks))
     runs = [
         {"name": name, "beside": True, "steps": [0, 5, 9], "charts": training_figure.charts(HISTORY[:9])}
         for name in ("first", "second")
@@ -309,7 +309,9 @@ def test_a_pair_is_named_by_the_loss_and_by_the_training(page):
     assert [chart["steps"] for chart in pair["charts"]] == [[10, 20]] * 2
     last = training_figure.data_uri(training_figure.webp(grey(2)))
     tab = page(
-        training_figure.figure_html([pair], [training_figure.picture_html(last, "a", "b", generated="c")])
+        training_figure.figure_html(
+            [pair], [training_figure.picture_html(last, "a", "b", {"generated": "c"})]
+        )
     )
     text = tab.get_by_role("slider").get_attribute("aria-valuetext")
     assert text == (

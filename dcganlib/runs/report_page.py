@@ -220,7 +220,7 @@ def _training(material: _Material) -> str:
     real = _real(material)
     if real is not None:
         source = training_figure.data_uri(training_figure.webp(real))
-        pictures.append(training_figure.picture_html(source, "Training images.", "real", real="real"))
+        pictures.append(training_figure.picture_html(source, "Training images.", "real", {"real": "real"}))
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "losses.png")
         points = training_figure.thin(rows, 2000)
@@ -274,7 +274,7 @@ def _film_html(name: str, frames: Sequence[Image.Image]) -> str:
         "frames": training_figure.data_uri(sheet),
         "columns": columns,
     }
-    return training_figure.picture_html(last, f"Images drawn with the {name}.", name, **marks)
+    return training_figure.picture_html(last, f"Images drawn with the {name}.", name, marks)
 
 
 def _real(material: _Material) -> Image.Image | None:

@@ -214,14 +214,14 @@ def show_training(
     pictures = []
     for name, film in films.items():
         content, kind = _film_file(film, columns)
-        marks = training_figure.film_marks(content, len(steps))
         described = alt if len(films) == 1 else f"{alt} Drawn with {name}."
         source = training_figure.data_uri(content, kind)
-        pictures.append(training_figure.picture_html(source, described, name, generated=name, **marks))
+        marks = {"generated": name, **training_figure.film_marks(content, len(steps))}
+        pictures.append(training_figure.picture_html(source, described, name, marks))
     if real is not None:
         source = training_figure.data_uri(training_figure.webp(grid_image(real, columns=columns)))
         about = "Training images, to compare with the generated ones."
-        pictures.append(training_figure.picture_html(source, about, "real", real="real"))
+        pictures.append(training_figure.picture_html(source, about, "real", {"real": "real"}))
     rows = training_figure.as_rows(history)
     run = {"steps": [int(step) for step in steps], "charts": training_figure.charts(rows)}
     return HTML(training_figure.figure_html([run], pictures))

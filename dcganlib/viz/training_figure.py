@@ -126,7 +126,7 @@ def data_uri(content: bytes, kind: str = "webp") -> str:
 
 
 def film_marks(film: bytes, frames: int) -> dict[str, str]:
-    """What ``picture_html`` must be told of a film, as in ``picture_html(..., **film_marks(film, 21))``.
+    """Marks of a film for ``picture_html``, beside its name: ``{"generated": "failed", **film_marks(...)}``.
 
     Args:
         film: The content of an animation from ``plot.animate``.
@@ -164,21 +164,23 @@ def pair(name: str, steps: Sequence[int], curves: Mapping[str, Mapping[str, Sequ
     return {"name": name, "beside": True, "steps": list(steps), "charts": found}
 
 
-def picture_html(source: str, alt: str, caption: str, *, hidden: bool = False, **data: str | int) -> str:
+def picture_html(
+    source: str, alt: str, caption: str, marks: Mapping[str, str | int], *, hidden: bool = False
+) -> str:
     """One picture of the figure with its caption.
 
     Args:
         source: Address of the picture.
         alt: Its description.
         caption: What it shows, in a few words.
+        marks: Values of ``data-NAME`` for the script, such as {"generated": "averaged weights"}.
         hidden: Only the script shows it, as there would be too many at once.
-        data: Values of ``data-NAME``, such as ``generated="averaged weights"``.
     """
-    marks = "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in data.items())
+    named = "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in marks.items())
     return (
         f'<figure{" hidden" if hidden else ""} style="margin: 0; max-width: 24rem">'
         f'<figcaption style="margin: 0; text-align: left">{html.escape(caption)}</figcaption>'
-        f'<img class="dark-light" alt="{html.escape(alt)}"{marks} '
+        f'<img class="dark-light" alt="{html.escape(alt)}"{named} '
         f'style="max-width: 100%; height: auto; image-rendering: pixelated" src="{source}"></figure>'
     )
 

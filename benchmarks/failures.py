@@ -3,6 +3,7 @@
 python benchmarks/failures.py record                          # all failures, seed 0, into runs/failures
 python benchmarks/failures.py record lr_too_high --seed 3     # one of them
 python benchmarks/failures.py store                           # measure the recordings and keep their gist
+python benchmarks/failures.py films                           # keep only their films
 
 A failure is the healthy run with one thing changed: an option, a network, the images, or one function of
 the training loop. ``record`` writes OUT/NAME/failed-SEED and OUT/NAME/cured-SEED; what is there already is
@@ -43,12 +44,16 @@ from dcganlib.runs.context import rng_for
 from dcganlib.runs.report import animate, opened
 from dcganlib.runtime import checkpoint, files
 from dcganlib.runtime.optimizer import make_adam
+from dcganlib.viz import plot
 
 STEPS, SAMPLE_EVERY = 500, 25
 SAMPLES, LAST_STEPS = 500, 100  # of which images and losses are measured
 THINNED = 10  # steps in a point of the stored curves
 COLUMNS, TILE = 16, 34  # of the stored sheet; a tile is in pixels
 RESULTS = runs.PRETRAINED / "results" / "failures.json"
+FILMS = RESULTS.with_suffix("")
+FILM_STEPS = list(range(0, STEPS + 1, SAMPLE_EVERY))
+NOT_FILMED = ("bn_eval_statistics",)  # trains as the healthy run does
 DIVERGED = "diverged.txt"  # in the folder of a run that ended early: why
 HEALTHY = "healthy"  # the run that most failures differ from by one thing, and that cures them
 
@@ -703,7 +708,35 @@ def store(out: Path) -> dict[str, Any]:
     files.write_text(RESULTS, json.dumps(found, separators=(",", ":")) + "\n")
     picture = sheet([folder / f"{kind}-{seeds[0]}" for folder, kind in folders.values()])
     picture.save(RESULTS.with_suffix(".webp"), quality=60, method=6)
+    store_films(out)
     return found
+
+
+def store_films(out: Path) -> None:
+    """Keep how the samples of the first seed changed: a film for each run, ``failures/NAME.webp``.
+
+    Runs that end early, train for longer or fail only in how they are looked at have none.
+
+    Args:
+        out: Folder of the recordings.
+    """
+    FILMS.mkdir(exist_ok=True)
+    found = {HEALTHY: out / HEALTHY / "cured-0"}
+    for one in FAILURES:
+        found[one.name] = out / one.name / "failed-0"
+        if one.cured:
+            found[f"{one.name}-cured"] = out / one.name / "cured-0"
+    for name, folder in found.items():
+        paths = sorted((folder / "samples").glob("*.png"))
+        if [int(path.stem.removeprefix("step_")) for path in paths] != FILM_STEPS or name in NOT_FILMED:
+            continue
+        size = int(runs.read_config(folder).data.image_size or 0)
+        box = 0, 0, 8 * (size + 2) - 2, 2 * (size + 2) - 2  # two rows of eight
+        frames = [opened(path).convert("RGB").crop(box) for path in paths]
+        options: dict[str, Any] = {"save_all": True, "quality": 50, "method": 6, "minimize_size": True}
+        times = [round(1000 / plot.FPS)] * (len(frames) - 1) + [round(1000 * plot.HOLD)]
+        options |= {"append_images": frames[1:], "duration": times, "loop": 0}
+        frames[0].save(FILMS / f"{name}.webp", **options)
 
 
 def _kept(folders: Sequence[Path]) -> dict[str, Any]:
@@ -750,7 +783,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BY_NAME)}; all if absent")
     one.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds, one after the other (0)")
     two = commands.add_parser("store", help="measure the recordings and keep their gist in the package")
-    for command in (one, two):
+    three = commands.add_parser("films", help="keep only the films of the recordings in the package")
+    for command in (one, two, three):
         command.add_argument("--out", type=Path, default=Path("runs/failures"), help="(%(default)s)")
     options = parser.parse_args(arguments)
     if unknown := set(getattr(options, "names", ())) - BY_NAME.keys():
@@ -759,8 +793,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in options.seed:
             for name in options.names or BY_NAME:
                 record(BY_NAME[name], seed, options.out)
-    else:
+    elif options.command == "store":
         store(options.out)
+    else:
+        store_films(options.out)
 
 
 if __name__ == "__main__":

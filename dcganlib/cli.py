@@ -1,4 +1,4 @@
-"""The command ``dcganlib``: data, train, resume, sample, web, evaluate, diagnose, classifier, info, doctor.
+"""The command ``dcganlib``: a subcommand for each task, from ``data`` and ``train`` to ``doctor``.
 
 Each subcommand is a dataclass. tyro turns the fields into options and the docstrings into help, here and in
 ``dcganlib.config``. Torch is imported only in ``run``, so that --help answers at once.
@@ -261,6 +261,64 @@ class Diagnose(Checked):
 
 
 @dataclass(frozen=True)
+class Report(Checked):
+    """Write a run as one web page: curves, film, samples, measures, findings, settings.
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        out: File to write. Default: DIR/report.html; for a stored run report-NAME.html, here.
+        force: Replace a file that is already there.
+        data: Where the run's images are now, if they were moved.
+        root: Folder of the datasets. Default: DCGANLIB_DATA, else ~/.cache/dcganlib.
+    """
+
+    run_folder: Path
+    out: Path | None = None
+    force: bool = False
+    data: str | None = None
+    root: Path | None = None
+
+    def run(self) -> int:
+        """Write the page."""
+        from dcganlib import runs
+        from dcganlib.runs import report_page
+        from dcganlib.runtime import files
+
+        out = report_page.report_file(self.run_folder, self.out)
+        files.check_overwrite(out, self.force, ours=report_page.is_own)
+        print(f"wrote {runs.save_report(self.run_folder, out, data=self.data, root=self.root)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export(Checked):
+    """Write a run's generator as ONNX, for other programs, and compare it with PyTorch (extra `onnx`).
+
+    Attributes:
+        run_folder: Folder of the run, or the name of a stored one, such as mnist.
+        onnx: File to write. Default: NAME.onnx, with the folder's name.
+        best: Use the weights that measured best while training, of a run with keep_best.
+        force: Replace a file that is already there.
+    """
+
+    run_folder: Path
+    onnx: Path | None = None
+    best: bool = False
+    force: bool = False
+
+    def run(self) -> int:
+        """Write the file, and print how far its images are from PyTorch's."""
+        from dcganlib import runs
+        from dcganlib.runtime import files
+
+        out = files.expand_user(self.onnx or f"{runs.find(self.run_folder).resolve().name}.onnx")
+        files.check_overwrite(out, self.force, option="--onnx")
+        found = runs.export_onnx(self.run_folder, out, best=self.best)
+        print(f"wrote {found.file}: pixels differ from PyTorch's by at most {found.difference:.1g}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Classifier(Checked):
     """Retrain one of the classifiers in the package, into a new file.
 
@@ -341,6 +399,8 @@ Command = (
     | Annotated[Web, subcommand("web")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Diagnose, subcommand("diagnose")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[Classifier, subcommand("classifier")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Doctor, subcommand("doctor")]

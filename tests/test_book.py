@@ -21,7 +21,7 @@ LISTED = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]
 BANNED = r"\b(simply|obviously|trivially|of course|needless to say|as you can see|revolutionary)\b"
 FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
 EXERCISE = r"(Warm-up|Standard|Challenge) · \d+ minutes"  # then, if it has one, its title
-SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "display"}
+SHOWS = {"print", "show_source", "show_animation", "show_slider", "show_table", "show_training", "display"}
 
 every_chapter = pytest.mark.parametrize("md", CHAPTERS, ids=lambda md: md.stem)
 every_notebook = pytest.mark.parametrize("md", NOTEBOOKS, ids=lambda md: md.stem)

@@ -561,20 +561,19 @@ def test_a_used_folder_is_not_written_over(call, image_folder, trained):
         (["resume", "RUN", "--steps", "0"], ["steps must be at least 1, got 0"]),
         (["sample", "EMPTY"], ["generator.safetensors"]),
         (["sample", "no-such-run"], ["there is no run no-such-run"]),
+        (["report", "no-such-run"], ["there is no run no-such-run"]),
+        (["report", "EMPTY"], ["generator.safetensors"]),
+        (["report", "RUN", "--out", "no/such/folder/a.html"], ["no/such/folder/a.html"]),
+        (["export", "no-such-run"], ["there is no run no-such-run"]),
+        (["export", "RUN", "--onnx", "no/such/folder/a.onnx"], ["no/such/folder/a.onnx"]),
         (["info", "MISSING"], ["there is no run"]),
         (["info", "EMPTY"], ["generator.safetensors"]),
         (
             ["fly"],
-            ["Unrecognized options: fly", "data, train, resume, sample, web, evaluate, diagnose, classifier"],
+            ["Unrecognized options: fly", "data, train, resume, sample, web, evaluate, diagnose, report"],
         ),
         (["info", "--fly"], ["Unrecognized options: --fly"]),
-        (
-            [],
-            [
-                "Expected one of {data, train, resume, sample, web, evaluate, diagnose",
-                "classifier, info, doctor}",
-            ],
-        ),
+        ([], ["Expected one of {data, train, resume", "report, export, classifier, info, doctor}"]),
         (["train"], ["Missing from dcganlib train", "mnist, fashion-mnist, stacked-mnist, mnist-mini"]),
     ],
 )

@@ -117,8 +117,8 @@ def test_the_pinned_set_names_no_index_and_no_local_file():
 
 def test_conda_installs_the_same_set():
     (through_pip,) = (part["pip"] for part in CONDA if isinstance(part, dict))
-    assert through_pip == ["-c constraints.txt", "-e .[book,faces,test]"]
-    assert set(EXTRAS) == {"book", "faces", "test"}
+    assert through_pip == ["-c constraints.txt", "-e .[book,faces,onnx,test]"]
+    assert set(EXTRAS) == {"book", "faces", "onnx", "test"}
 
 
 def test_conda_the_workflow_and_the_package_agree_on_python():
@@ -180,10 +180,10 @@ def test_a_publication_is_never_cancelled_half_way():
 
 # What each part of the project may import: the package's own requirements, and those of which extras.
 MAY_IMPORT = {
-    "dcganlib/*.py": ["faces"],
+    "dcganlib/*.py": ["faces", "onnx"],
     "book/[0-9]*.ipynb": ["faces", "book"],
     "benchmarks/*.py": ["faces", "book", "test"],
-    "tests/*.py": ["faces", "book", "test"],
+    "tests/*.py": ["faces", "onnx", "book", "test"],
     "tools/*.py": ["faces", "book", "test"],
 }
 OWN = {"dcganlib"} | {

@@ -54,6 +54,7 @@ def test_a_run_leaves_a_complete_folder(whole):
     pictures = [f"step_{step:06}.png" for step in (0, 2, 4, 6, 8, 10)]
     assert sorted(os.listdir(whole / "samples")) == pictures
     assert sorted(os.listdir(whole)) == [
+        "README.md",
         "checkpoint-previous.pt",
         "checkpoint.pt",
         "config.json",
@@ -65,6 +66,13 @@ def test_a_run_leaves_a_complete_folder(whole):
         "samples",
         "samples.gif",
     ]
+
+
+def test_the_animation_tells_the_step_of_each_frame(whole):
+    assert runs.read(whole).animation_steps == [0, 2, 4, 6, 8, 10]
+    assert runs.read("mnist").animation_steps[:3] == [0, 390, 585]  # 40 of the 61 grids, 195 steps apart
+    assert runs.read("mnist").animation_steps[-1] == 11_700
+    assert len(runs.read("fashion-mnist").animation_steps) == 40  # of which two are equal, and stored as one
 
 
 def test_the_history_has_every_step_once(whole):
@@ -634,7 +642,7 @@ def test_a_run_that_averages_leaves_its_files_beside_those_of_one_that_does_not(
     assert sorted(set(os.listdir(averaged)) - set(os.listdir(plain))) == own
     assert os.listdir(averaged / "ema") == os.listdir(averaged / "samples")
     for name, content in contents(plain).items():
-        if name != "config.json":
+        if name not in ("config.json", "README.md"):
             assert (averaged / name).read_bytes() == content, name
 
 
@@ -875,7 +883,9 @@ def test_a_step_above_a_million_is_written_in_full(tmp_path, tiny_pair, tiny_ima
     state = init_state(*tiny_pair(), CONFIG)
     row = {"step": 1_234_567, "epoch": 2, "d_loss": 0.5, "g_loss": 0.5, "d_real": 0.5, "d_fake": 0.5}
     log = history.History(tmp_path / "history.csv")
-    watch = monitor.Watch(tmp_path, run_config("mnist-mini"), datasets.make_loader(tiny_images, 4))
+    options = vars(run_config("mnist-mini", architecture="dcgan-28")) | {"steps": 10**7, "sample_every": 9}
+    config = ResolvedRunConfig(**options)
+    watch = monitor.Watch(tmp_path, config, datasets.make_loader(tiny_images, 4))
     report.Report(tmp_path, log, lambda: None, watch).save(state, [row])
     assert table(tmp_path)[0]["step"] == 1_234_567
 

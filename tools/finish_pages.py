@@ -7,6 +7,7 @@ Loaded by ``_config.yml``. After the build it rewrites every page with
 - no second list of contents, and no markup that changes nothing;
 - roles that describe lists and tables correctly to screen readers;
 - images as separate files, loaded lazily, with their size so that the layout does not jump;
+- the films of trainings as sheets of frames, which are loaded once the reader scrubs through them;
 - a still of each animation's last frame, in place of which book.js shows the animation once it is in view;
 - a hanging indent for long lines of source and output, so that wrapped lines stay aligned;
 - definitions as tooltips on the links into the glossary.
@@ -29,7 +30,9 @@ from typing import Any
 import finish_site
 import play_data
 from chapters import addresses
-from PIL import Image
+from PIL import Image, ImageSequence
+
+from dcganlib.viz import training_figure
 
 WIDEST_LINE = 88  # columns that fit between the sidebars; the limit of the chapters' code
 
@@ -144,6 +147,32 @@ def with_animations_inline(page: str, folder: Path) -> str:
         return match[0].replace(source[1], f"data:image/webp;base64,{data}")
 
     return _PICTURE.sub(embedded, page)
+
+
+def with_frame_sheets(page: str, folder: Path, address: str) -> str:
+    """Store the films of trainings as scrubber.js reads them: the last frame, and a sheet of all frames.
+
+    Args:
+        page: The page.
+        folder: Folder for the files.
+        address: Address of this folder, relative to the page.
+    """
+
+    def stored(match: re.Match[str]) -> str:
+        if " data-generated=" not in match[0]:
+            return match[0]
+        content = base64.b64decode(match["data"])
+        name = hashlib.sha256(content).hexdigest()[:16]
+        with Image.open(io.BytesIO(content)) as film:
+            frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        sheet, columns = training_figure.frame_sheet(frames)
+        (folder / f"{name}-frames.webp").write_bytes(sheet)
+        (folder / f"{name}-last.webp").write_bytes(training_figure.webp(frames[-1]))
+        attributes = f"{match['before']}{match['after']}".strip()
+        sheet_at = f'data-frames="{address}/{name}-frames.webp" data-columns="{columns}"'
+        return f'<img {attributes} {sheet_at} src="{address}/{name}-last.webp">'
+
+    return _INLINE_PICTURE.sub(stored, page)
 
 
 def with_picture_files(page: str, folder: Path, address: str) -> str:
@@ -288,6 +317,7 @@ def finish(folder: Path, site: str) -> None:
         address = "../" * (len(path.relative_to(folder).parts) - 1) + "_images"
         page = without_ballast(page)
         page = with_formulas(with_deferred_scripts(with_roles(without_repeats(page))))
+        page = with_frame_sheets(page, pictures, address)
         page = with_picture_files(with_animations_inline(page, path.parent), pictures, address)
         page = with_picture_sizes(page, path.parent)
         page = with_meanings(with_hanging_lines(finish_site.with_sources(page)), terms)

@@ -1,9 +1,10 @@
-"""Store a finished run in the package: its config, history, animation and 16-bit weights, no checkpoint.
+"""Store a finished run in the package: config, history, animation, model card, 16-bit weights, no checkpoint.
 
 Of a generator with averaged weights only these are stored, with the last grid of the others as an image.
 
 dcganlib train mnist --precision bfloat16 --out runs/mnist
 python tools/store_run.py runs/mnist mnist
+python tools/store_run.py --cards    # only write the model cards of all stored runs anew
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from dcganlib import runs
+from dcganlib.runs import model_card
 from dcganlib.runtime import checkpoint
 from dcganlib.viz import plot
 
@@ -24,10 +26,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("name", help="name of the stored run")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of the run")
+    parser.add_argument("name", nargs="?", help="name of the stored run")
+    parser.add_argument("--cards", action="store_true", help="write the model cards alone")
     parser.add_argument("--frames", type=int, default=40, help="frames of the animation (%(default)s)")
     options = parser.parse_args()
+    if options.cards:
+        for name in runs.pretrained():
+            model_card.update(runs.PRETRAINED / name)
+        return
+    if options.name is None:
+        parser.error("the following arguments are required: run, name")
 
     run = runs.read(options.run)
     kind = "samples" if run.ema_generator is None else "ema"
@@ -50,6 +59,7 @@ def main() -> None:
     if run.ema_generator is not None:
         last = sorted((run.folder / "samples").glob("step_*.png"))[-1]
         Image.open(last).save(out / "plain.webp", quality=90)
+    model_card.update(out)
     for path in sorted(out.iterdir()):
         print(f"{path.stat().st_size:>9,} {path}")
 

@@ -23,6 +23,7 @@ from dcganlib import datasets, models, runs
 from dcganlib.config import MIN_SAMPLES, EvaluationConfig, Prior, ResolvedRunConfig
 from dcganlib.evaluation import classifier, metrics
 from dcganlib.latents import sample_z
+from dcganlib.runs import model_card
 from dcganlib.runtime import files, memory
 from dcganlib.runtime.device import pick_device
 
@@ -181,7 +182,7 @@ def evaluate(
     root: str | Path | None = None,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure a run's samples, several times, and write the result as JSON.
+    """Measure a run's samples, several times, and write the result as JSON, and into the run's model card.
 
     Each repeat compares new samples with a new choice of training images; held-out images are compared with
     training images in the same way. A dataset without a test split is cut into two random halves, training
@@ -238,6 +239,9 @@ def evaluate(
         file=file,
     )
     files.write_text(file, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    folder = runs.find(run)
+    if file.resolve() == folder.resolve() / "evaluation.json":
+        model_card.update(folder)
     return result
 
 

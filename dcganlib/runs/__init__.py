@@ -13,6 +13,8 @@ from dcganlib.runs.folder import (
     results,
 )
 from dcganlib.runs.measurements import diagnose, measure
+from dcganlib.runs.onnx_export import export_onnx
+from dcganlib.runs.report_page import save_report
 from dcganlib.runs.sampling import sample, save_sample
 from dcganlib.runs.session import open_session, resume, run
 from dcganlib.runs.web_page import save_web_page
@@ -23,6 +25,7 @@ __all__ = [
     "Run",
     "Stopped",
     "diagnose",
+    "export_onnx",
     "find",
     "load_data",
     "measure",
@@ -35,6 +38,7 @@ __all__ = [
     "resume",
     "run",
     "sample",
+    "save_report",
     "save_sample",
     "save_web_page",
 ]

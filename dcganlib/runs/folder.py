@@ -4,7 +4,8 @@ It holds ``config.json``, ``history.csv``, ``real.png``, ``samples/step_*.png`` 
 from the same 64 latents throughout), ``losses.png``, ``checkpoint.pt``, ``generator.safetensors`` and
 ``discriminator.safetensors``; with averaged weights also ``ema/step_*.png``, ``ema.gif`` and
 ``ema.safetensors``. A run with ``evaluate_every`` also has ``metrics.csv``, one with ``keep_best``
-``best.safetensors``, and one that gave warnings while it trained ``warnings.txt``. ``checkpoint-previous.pt``
+``best.safetensors``, and one that gave warnings while it trained ``warnings.txt``. ``README.md`` describes
+the run for readers (see ``model_card``). ``checkpoint-previous.pt``
 is the checkpoint before the last, for ``resume`` if the last is damaged. While a process trains, ``.lock``
 says which.
 """
@@ -23,19 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from dcganlib import datasets, models
 from dcganlib.config import ResolvedRunConfig, RunConfig
-from dcganlib.runs import config_file, history
+from dcganlib.runs import config_file, history, model_card
 from dcganlib.runtime import checkpoint, files
 from dcganlib.train import TrainState
 from dcganlib.viz import plot
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"
+PRETRAINED = model_card.PRETRAINED
 """Folder of the runs in the package."""
 
 GRID = 64  # images in a sample grid
-STARTED = ("ema", "checkpoint.pt", "config.json", "real.png", "samples")  # everything that a start writes
+STARTED = (  # everything that a start writes
+    *("ema", "checkpoint.pt", "config.json", "real.png", "samples"),
+    model_card.NAME,  # unless somebody has edited it
+)
 OLDER_NAMES = {f"averaged{ending}": f"ema{ending}" for ending in ("", ".gif", ".safetensors")}
 
 
@@ -67,6 +72,15 @@ class Run:
         """The samples from the fixed latents over time; WebP for the runs in the package."""
         webp = self.folder / "samples.webp"
         return webp if webp.is_file() else self.folder / "samples.gif"
+
+    @property
+    def animation_steps(self) -> list[int]:
+        """Step of each frame of ``animation``, which shows an evenly spaced choice of the sample grids."""
+        with Image.open(self.animation) as film:
+            frames = sum(plot.frame_counts(film))
+        last, every = int(self.history[-1]["step"]), self.config.sample_every
+        steps = sorted({*range(0, last + 1, every), last})
+        return [steps[round(i * (len(steps) - 1) / max(1, frames - 1))] for i in range(frames)]
 
 
 def read(folder: str | Path) -> Run:
@@ -298,6 +312,7 @@ def start(folder: Path, config: ResolvedRunConfig, loader: datasets.Loader) -> h
     for name in ("history.csv", "metrics.csv", "best.safetensors", "warnings.txt"):
         (folder / name).unlink(missing_ok=True)
     config_file.write(folder, config)
+    model_card.write(folder, config, 0, ())
     for name in ("samples", "ema") if config.train.ema else ("samples",):
         (folder / name).mkdir()
     real = plot.grid_image(datasets.to_float(loader.images[:GRID]))
@@ -327,8 +342,10 @@ def go_on(
 
 
 def clear(folder: Path) -> None:
-    """Remove what ``start`` and the first step write."""
+    """Remove what ``start`` and the first step write; a model card only if it is as it was written."""
     for name in STARTED:
+        if name == model_card.NAME and not model_card.is_own(folder / name):
+            continue
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
         else:
@@ -339,6 +356,8 @@ def is_unfinished_start(folder: Path) -> bool:
     """Whether a folder holds only what a start wrote before it was killed, with no checkpoint yet."""
     names = {name for name in entries(folder) if not re.fullmatch(r"\..+\.\d+\.tmp(\.\w+)?", name)}
     if "config.json" not in names or "checkpoint.pt" in names or not names <= set(STARTED):
+        return False
+    if model_card.NAME in names and not model_card.is_own(folder / model_card.NAME):
         return False
     with suppress(ValueError, OSError):
         return config_file.read(folder).contents is not None

@@ -157,7 +157,7 @@ def _material(
 ) -> _Material | None:
     """Training images from the dataset, else from ``real.png``, else None."""
     if images is None:
-        images = _loaded(config, root)
+        images = load_if_there(config, root, MOST_IMAGES)
     if images is not None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:SAMPLES]
         labels = images.labels[order] if images.labels is not None else None
@@ -170,14 +170,22 @@ def _material(
     return _Material(tiles[~empty.flatten(1).all(1)], None, None)
 
 
-def _loaded(config: ResolvedRunConfig, root: str | Path | None) -> ImageDataset | None:
-    """The run's dataset, if it is on this machine; nothing is downloaded or drawn for a diagnosis."""
+def load_if_there(
+    config: ResolvedRunConfig, root: str | Path | None = None, most: int | None = None
+) -> ImageDataset | None:
+    """A run's training images, if they are on this machine; nothing is downloaded or drawn.
+
+    Args:
+        config: Configuration of the run.
+        root: Folder of the datasets, as for ``datasets.load``.
+        most: The largest number to load; None for as many as the run has.
+    """
     location = datasets.find_entry(config.data.data).location
     if "*" in location and not any(datasets.data_root(root).glob(location)):  # drawn faces
         return None
-    most = min(config.data.max_images or MOST_IMAGES, MOST_IMAGES)
+    limits = [limit for limit in (config.data.max_images, most) if limit is not None]
     try:
-        return run_folder.load_data(config, root, max_images=most, download=False)
+        return run_folder.load_data(config, root, max_images=min(limits, default=None), download=False)
     except (OSError, ValueError):  # moved, not downloaded, or of other classes
         return None
 

@@ -12,7 +12,7 @@ from PIL import Image
 from dcganlib import models
 from dcganlib.config import TrainConfig
 from dcganlib.latents import sample_z
-from dcganlib.runs import monitor
+from dcganlib.runs import model_card, monitor
 from dcganlib.runs.context import rng_for
 from dcganlib.runs.folder import GRID
 from dcganlib.runs.history import History, Row
@@ -94,7 +94,7 @@ class Report:
         self.watch.save()
 
     def publish(self, state: TrainState) -> None:
-        """Write the files for readers: weights, and a picture of the losses."""
+        """Write the files for readers: weights, a picture of the losses, and the model card."""
         checkpoint.save_generator(self.folder / "generator.safetensors", state.generator, step=state.step)
         discriminator = self.folder / "discriminator.safetensors"
         checkpoint.save_discriminator(discriminator, state.discriminator, step=state.step)
@@ -102,6 +102,7 @@ class Report:
             checkpoint.save_generator(self.folder / "ema.safetensors", state.ema_generator, step=state.step)
         if self.log.points:
             draw_losses(self.folder / "losses.png", self.log)
+        model_card.write(self.folder, self.watch.config, state.step, self.log.points)
 
     def animate(self) -> None:
         """Join the grids into animations."""

@@ -236,13 +236,20 @@ def _written(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def check_overwrite(path: Path, force: bool = False, *, ours: Callable[[Path], bool] | None = None) -> None:
+def check_overwrite(
+    path: Path,
+    force: bool = False,
+    *,
+    ours: Callable[[Path], bool] | None = None,
+    option: str = "--out",
+) -> None:
     """Refuse, before the work, a file that cannot be written after it, or is there and not to be replaced.
 
     Args:
         path: The file.
         force: Whether to replace whatever is there.
         ours: Whether a file is one that the same command wrote, and can write again; such a file is replaced.
+        option: The option of the command that names the file.
 
     Raises:
         FileExistsError: It is there, it is none of ours, and ``force`` is not set.
@@ -250,7 +257,7 @@ def check_overwrite(path: Path, force: bool = False, *, ours: Callable[[Path], b
     """
     if path.exists() and not force and not (ours and ours(path)):
         raise FileExistsError(
-            f"{path} already exists; use --force to replace it, or --out to name another file"
+            f"{path} already exists; use --force to replace it, or {option} to name another file"
         )
     check_folder(path)
 

@@ -1,4 +1,4 @@
-"""Outputs for the chapters: source code, animations, sliders and tables."""
+"""Outputs for the chapters: source code, animations, sliders, trainings and tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import html
 import inspect
 import io
 import json
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from dcganlib.viz.plot import grid_image
+from dcganlib.viz import plot, training_figure
+from dcganlib.viz.plot import StepRecord, grid_image
 
 _MAX_WEBP_SIDE = 16_383  # pixels
 _SLIDER_WIDTH = 480  # pixels on the page; narrower on a narrow page
@@ -171,6 +173,69 @@ def show_slider(
         f'style="flex: 1; min-width: 8em" oninput="{html.escape(_ON_INPUT)}">'
         f"<output>{now}</output></label></div>"
     )
+
+
+def show_training(
+    films: Mapping[str, str | Path | Sequence[Tensor | Image.Image]],
+    steps: Sequence[int],
+    history: Sequence[StepRecord | Mapping[str, float]],
+    alt: str,
+    *,
+    real: Tensor | None = None,
+    columns: int = 8,
+) -> Any:
+    """Show what a generator drew while it was trained, beside the curves, as a notebook output.
+
+    In a notebook the films run. On the pages of the book a slider takes their place: it goes through the
+    steps, moves a line through the curves and shows the film's frame at that step.
+
+    Args:
+        films: Each with its name, such as "averaged weights": an animation from ``plot.animate``, or its
+            frames, batches of images (each drawn as a grid) or finished pictures. A page shows one at a time.
+        steps: Step of each frame, rising.
+        history: From ``train.train``, or rows of a run's history.
+        alt: Description for readers who cannot see the films.
+        real: Training images to show beside them, float in [-1, 1] or uint8, (N, 1 or 3, H, W).
+        columns: Images per row of a grid.
+
+    Returns:
+        An IPython HTML object.
+
+    Raises:
+        ValueError: A film has not one frame for each step, there is no film, or the steps do not rise, or the
+            description is empty.
+    """
+    from IPython.display import HTML  # only notebooks have it
+
+    if not alt.strip():
+        raise ValueError("alt must describe the films, it is empty")
+    if not films or list(steps) != sorted(set(steps)):
+        raise ValueError(f"there must be a film, and steps that rise, got {len(films)} films, steps {steps}")
+    pictures = []
+    for name, film in films.items():
+        content, kind = _film_file(film, columns)
+        described = alt if len(films) == 1 else f"{alt} Drawn with {name}."
+        source = training_figure.data_uri(content, kind)
+        marks = {"generated": name, **training_figure.film_marks(content, len(steps))}
+        pictures.append(training_figure.picture_html(source, described, name, marks))
+    if real is not None:
+        source = training_figure.data_uri(training_figure.webp(grid_image(real, columns=columns)))
+        about = "Training images, to compare with the generated ones."
+        pictures.append(training_figure.picture_html(source, about, "real", {"real": "real"}))
+    rows = training_figure.as_rows(history)
+    run = {"steps": [int(step) for step in steps], "charts": training_figure.charts(rows)}
+    return HTML(training_figure.figure_html([run], pictures))
+
+
+def _film_file(film: str | Path | Sequence[Tensor | Image.Image], columns: int) -> tuple[bytes, str]:
+    """An animation's content and kind."""
+    if isinstance(film, (str, Path)):
+        path = Path(film)
+        if path.suffix.lower() not in (".gif", ".webp"):
+            raise ValueError(f"an animation ends in .gif or .webp, got {path.name!r}")
+        return path.read_bytes(), path.suffix.lower()[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        return plot.animate(film, Path(folder, "film.webp"), columns=columns).read_bytes(), "webp"
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

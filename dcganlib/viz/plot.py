@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from dcganlib.datasets import check_tensor, contact_sheet, to_uint8
@@ -222,13 +222,16 @@ def save_history(
     write_atomically(path, figure.savefig)
 
 
+FPS, HOLD = 8, 2.0  # of an animation, and the seconds for which its last frame is shown
+
+
 def animate(
     frames: Iterable[Tensor | Image.Image],
     path: str | Path,
     *,
     columns: int = 8,
-    fps: float = 8,
-    hold: float = 2.0,
+    fps: float = FPS,
+    hold: float = HOLD,
 ) -> Path:
     """Write an animation, such as the samples of fixed latents over the course of a training.
 
@@ -276,6 +279,23 @@ def animate(
 
     write_atomically(path, save)
     return path
+
+
+def frame_counts(film: Image.Image) -> list[int]:
+    """How many frames each picture of an animation stands for: equal ones in a row are stored as one.
+
+    Args:
+        film: An animation that ``animate`` wrote at its own speed, opened.
+
+    Returns:
+        A number for each picture, told from the time for which it is shown.
+    """
+    shown = []
+    for frame in ImageSequence.Iterator(film):
+        frame.load()  # which reads the time
+        shown.append(float(frame.info.get("duration", 0)))
+    shown[-1] -= 1000 * HOLD - 1000 / FPS
+    return [max(1, round(time * FPS / 1000)) for time in shown]
 
 
 def live(

@@ -60,7 +60,7 @@ def write(folder: Path) -> None:
         shutil.copy(web.FOLDER / name, folder / name)
     shutil.copy(
         web.FOLDER / "scrubber.js", folder.parent
-    )  # beside play.js, as play/scrubber.js is the book's part
+    )  # play/scrubber.js is the book's part
     for name, run_name in RUNS.items():
         target, key = folder / f"generator-{name}.js", f"// {_checksum(run_name)}\n"
         if target.is_file() and target.read_text(encoding="utf-8").startswith(key):

@@ -58,9 +58,7 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SCRIPTS:
         shutil.copy(web.FOLDER / name, folder / name)
-    shutil.copy(
-        web.FOLDER / "scrubber.js", folder.parent
-    )  # play/scrubber.js is the book's part
+    shutil.copy(web.FOLDER / "scrubber.js", folder.parent)  # play/scrubber.js is the book's part
     for name, run_name in RUNS.items():
         target, key = folder / f"generator-{name}.js", f"// {_checksum(run_name)}\n"
         if target.is_file() and target.read_text(encoding="utf-8").startswith(key):

@@ -90,7 +90,8 @@ def test_a_caption_stays_and_what_a_cell_measured_arrives(chromium, tmp_path):
     (tmp_path / "play" / "demo.js").write_text(
         """play.register("demo", (box, options, still) => {
              box.textContent = `${options.size} in place of ${still.tagName}`;
-           });"""
+           });""",
+        encoding="utf-8",
     )
     left = play_data("demo", {"size": 7})._repr_html_()
     (tmp_path / "page.html").write_text(
@@ -98,7 +99,8 @@ def test_a_caption_stays_and_what_a_cell_measured_arrives(chromium, tmp_path):
             <div class="cell"><div class="cell_output">{left}</div></div>
             <div class="cell tag_hide-input tag_play-demo"><div class="cell_output"><p>printed</p>
             <figure id="fig-demo"><a href="big.png"><img alt="still" width="9" height="9"></a>
-            <figcaption>What is seen</figcaption></figure></div></div>"""
+            <figcaption>What is seen</figcaption></figure></div></div>""",
+        encoding="utf-8",
     )
     tab = chromium.new_page()
     tab.goto((tmp_path / "page.html").as_uri())

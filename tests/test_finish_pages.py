@@ -97,6 +97,14 @@ def test_an_animation_in_a_file_is_treated_as_an_embedded_one(tmp_path):
     assert finish_pages.with_animations_inline(page, tmp_path) == expected
 
 
+def test_the_button_of_an_animation_lies_in_no_link(tmp_path):
+    picture = f'<img alt="an animation" src="{inline([RED, BLUE])}">'
+    page = f'<a class="reference internal image-reference" href="a.webp">{picture}\n</a><a href="b">b</a>'
+    out = finish_pages.with_picture_files(page, tmp_path, "i")
+    assert out.startswith('<div class="animation"')
+    assert out.endswith('</button></div><a href="b">b</a>')
+
+
 def test_an_animation_rests_on_its_last_frame(tmp_path):
     page = f'<img class="dark-light" alt="an animation" width="24" src="{inline([RED, RED, BLUE])}">'
     page = finish_pages.with_picture_files(page, tmp_path, "i")

@@ -40,6 +40,9 @@ _INLINE_PICTURE = re.compile(
     r'<img (?P<before>[^>]*?)src="data:image/(?P<kind>\w+);base64,(?P<data>[^"]+)"(?P<after>[^>]*)>'
 )
 _PICTURE = re.compile(r"<img (?P<attributes>[^>]*)>")
+_LINKED_ANIMATION = re.compile(
+    r'<a class="[^"]*image-reference" href="[^"]*">\s*(<div class="animation".*?</button></div>)\s*</a>', re.S
+)
 _SOURCE = re.compile(
     r'(<div class="(?:output \w+ )?highlight-(?:python|ipython3|bash|myst-ansi) notranslate">'
     r'<div class="highlight)("><pre>)(.*?)(?=</pre>)',
@@ -178,6 +181,8 @@ def with_frame_sheets(page: str, folder: Path, address: str) -> str:
 def with_picture_files(page: str, folder: Path, address: str) -> str:
     """Move embedded images into files; of an animation the page shows a still, and book.js the rest.
 
+    An animation is no link to its file: its button would lead there.
+
     Args:
         page: The page.
         folder: Folder for the files.
@@ -201,7 +206,7 @@ def with_picture_files(page: str, folder: Path, address: str) -> str:
             '<button type="button" class="animation-button btn btn-sm" hidden>Pause</button></div>'
         )
 
-    return _INLINE_PICTURE.sub(moved, page)
+    return _LINKED_ANIMATION.sub(r"\1", _INLINE_PICTURE.sub(moved, page))
 
 
 def without_ballast(page: str) -> str:

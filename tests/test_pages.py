@@ -277,8 +277,12 @@ def test_no_moving_picture_is_without_a_button(desk):
         .filter((image) => /\\.(webp|gif)$/.test(image.src))
         .filter((image) => !image.closest("[data-texts]") && !image.closest(".animation"))
         .map((image) => image.src)""")
-    files = [Path(url2pathname(urlsplit(address).path)) for address in addresses]
-    assert [path.name for path in files if getattr(Image.open(path), "n_frames", 1) > 1] == []
+    moving = []
+    for address in addresses:
+        with Image.open(url2pathname(urlsplit(address).path)) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                moving.append(address)
+    assert moving == []
     assert desk.evaluate("""document.querySelectorAll("img[src^='data:']").length""") == 0
 
 

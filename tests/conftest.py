@@ -24,6 +24,7 @@ from dcganlib.runtime.files import write_atomically
 from dcganlib.viz import plot
 
 mpl.use("Agg")
+STYLE = dict(mpl.rcParams)
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +45,8 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _closed_figures():
+    """No test sees the charts of another, nor the style that a chapter's code has set."""
+    dict.update(mpl.rcParams, STYLE)
     yield
     plt.close("all")
 

@@ -23,6 +23,7 @@ from dcganlib import datasets, models, runs
 from dcganlib.config import MIN_SAMPLES, EvaluationConfig, Prior, ResolvedRunConfig
 from dcganlib.evaluation import classifier, metrics
 from dcganlib.latents import sample_z
+from dcganlib.runs import folder as run_folder
 from dcganlib.runs import model_card
 from dcganlib.runtime import files, memory
 from dcganlib.runtime.device import pick_device
@@ -263,11 +264,7 @@ def result_file(run: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         FileNotFoundError: There is no such run.
     """
-    if out:
-        return files.expand_user(out)
-    folder = runs.find(run)
-    pretrained = folder.parent == runs.PRETRAINED
-    return Path(f"evaluation-{folder.name}.json") if pretrained else folder / "evaluation.json"
+    return run_folder.output_file(run, out, "evaluation.json")
 
 
 def draw(generator: models.Generator, z: Tensor, labels: Tensor | None = None) -> Tensor:

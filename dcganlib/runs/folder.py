@@ -135,6 +135,23 @@ def find(folder: str | Path) -> Path:
     )
 
 
+def output_file(folder: str | Path, path: str | Path | None, name: str) -> Path:
+    """Where a result about a run goes: into its folder; for a stored run STEM-RUN.SUFFIX, here.
+
+    Args:
+        folder: The run's folder, or the name of a stored run.
+        path: In place of that, if given.
+        name: Of the file in a run's folder.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+    """
+    if path:
+        return files.expand_user(path)
+    found, file = find(folder), Path(name)
+    return Path(f"{file.stem}-{found.name}{file.suffix}") if found.parent == PRETRAINED else found / file
+
+
 def read_config(folder: str | Path) -> ResolvedRunConfig:
     """Read only a run's configuration.
 

@@ -126,11 +126,7 @@ def report_file(folder: str | Path, path: str | Path | None = None) -> Path:
     Raises:
         FileNotFoundError: There is no such run.
     """
-    if path:
-        return files.expand_user(path)
-    found = run_folder.find(folder)
-    stored = found.parent == run_folder.PRETRAINED
-    return Path(f"report-{found.name}.html") if stored else found / "report.html"
+    return run_folder.output_file(folder, path, "report.html")
 
 
 def is_own(path: Path) -> bool:

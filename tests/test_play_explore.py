@@ -29,7 +29,18 @@ DISTRIBUTIONS = {"MixtureSameFamily": MixtureSameFamily, "Categorical": Categori
 @pytest.fixture(scope="module")
 def page(blank):
     """An empty page with the shared charts and all figures that use them."""
-    for name in ("plot", "divergence", "orbit", "table", "roofline", "momentum", "scales", "bias", "mates"):
+    for name in (
+        "random",
+        "plot",
+        "divergence",
+        "orbit",
+        "table",
+        "roofline",
+        "momentum",
+        "scales",
+        "bias",
+        "mates",
+    ):
         blank.add_script_tag(path=PLAY / f"{name}.js")
     return blank
 
@@ -525,7 +536,7 @@ def test_the_bias_is_what_many_draws_show(page, features):
     assert expected == pytest.approx(shown_by, rel=0.12)
     drawn = page.evaluate(
         """(size) => {
-             const next = play.bias.normal(1);
+             const next = play.makeRandom(1).normal;
              return Array.from({ length: 30 }, () => play.bias.drawn(size, 400, 1, next));
            }""",
         features,

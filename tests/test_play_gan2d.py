@@ -19,7 +19,7 @@ import axe_playwright_python  # noqa: E402
 
 THEORY = chapters.BOOK / "01_gan_theory.md"
 AXE = browser.Path(axe_playwright_python.__file__).parent / "axe.min.js"
-ENGINE, VIEW = (browser.STATIC / "play" / name for name in ("gan2d_engine.js", "gan2d.js"))
+RANDOM, ENGINE, VIEW = (browser.STATIC / f"play/{name}.js" for name in ("random", "gan2d_engine", "gan2d"))
 G_LOSSES = {"non-saturating": losses.generator_loss, "minimax": losses.minimax_generator_loss}
 
 
@@ -35,6 +35,7 @@ def chapter():
 
 @pytest.fixture(scope="module")
 def page(blank):
+    blank.add_script_tag(path=RANDOM)
     blank.add_script_tag(path=ENGINE)
     blank.add_script_tag(path=VIEW)
     return blank
@@ -139,7 +140,7 @@ def test_the_ring_is_learned_as_the_chapter_says(js):
         (int(modes), int(near) / 100) for modes, near in told
     ]
     code = """
-      const z = new Float64Array(2000), out = new Float64Array(2000), random = e.makeRandom(args[0], 9);
+      const z = new Float64Array(2000), out = new Float64Array(2000), random = play.makeRandom(args[0], 9);
       for (let i = 0; i < 2000; i++) z[i] = random.normal();
       const game = e.makeGame(e.DATA.ring, args[0]);
       return [1, 1500].map((stop) => {
@@ -197,7 +198,7 @@ def test_numbers_are_random_as_they_should_be_and_follow_from_the_seed(js):
     code = (
         PLAIN
         + """
-      const draw = (...seed) => { const random = e.makeRandom(...seed);
+      const draw = (...seed) => { const random = play.makeRandom(...seed);
         return [Array.from({length: 20000}, random.normal), Array.from({length: 20000}, random.uniform)]; };
       return args.map((seed) => draw(...seed));"""
     )
@@ -227,7 +228,7 @@ def test_first_weights_are_drawn_as_by_pytorch(js):
 def test_the_ring_is_drawn_as_in_the_chapter(js, chapter):
     code = (
         PLAIN
-        + """const random = e.makeRandom(0), out = new Float64Array(16000);
+        + """const random = play.makeRandom(0), out = new Float64Array(16000);
       for (let i = 0; i < out.length; i += 2) e.DATA.ring.draw(random, out, i); return plain(out);"""
     )
     drawn = points(js(code))
@@ -343,7 +344,7 @@ def test_dots_are_drawn_by_the_pointer_and_by_the_keyboard(page, figure):
     drawn = points(
         page.evaluate(
             """() => { const {data} = document.querySelector('.play-gan2d').gan2d.game();
-              const out = new Float64Array(400), random = play.gan2d.makeRandom(0);
+              const out = new Float64Array(400), random = play.makeRandom(0);
               for (let i = 0; i < 400; i += 2) data.draw(random, out, i);
               return Array.from(out); }"""
         )

@@ -2,18 +2,6 @@
 play.bias = (() => {
   "use strict";
 
-  /** A source of numbers from a standard normal (mulberry32, Box–Muller). */
-  function normal(seed) {
-    let state = seed;
-    const uniform = () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-    return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-  }
-
   const square = (size) => Array.from({ length: size }, () => new Float64Array(size));
 
   /** Mean and covariance of a set, given as rows. */
@@ -106,17 +94,17 @@ play.bias = (() => {
     return y - slope * x;
   }
 
-  return { normal, frechet, expected, drawn, intercept, eigenvalues };
+  return { frechet, expected, drawn, intercept, eigenvalues };
 })();
 
 play.register("bias", async (box, measured) => {
-  await play.load("play/plot.js");
-  const { normal, expected, drawn, intercept } = play.bias;
+  await Promise.all([play.load("play/plot.js"), play.load("play/random.js")]);
+  const { expected, drawn, intercept } = play.bias;
   const { chart, legend, slider, choice, button, says, controls, number, fixed, make } = play.plot;
   box.setAttribute("aria-label", "The Fréchet distance by the number of samples");
 
   const COUNTS = [100, 200, 400, 800, 1600];
-  const next = normal(1);
+  const next = play.makeRandom(1).normal;
   const part = (value) => (value ? `1/${Math.round(1 / value)}` : "0");
   let dots = [];
   const again = () => {

@@ -3,6 +3,7 @@
 // Presets: "ring", the game of chapter 1, and "measures", a game that drops modes, with precision and recall shown.
 play.register("gan2d", async (box, options) => {
   "use strict";
+  await play.load("play/random.js");
   await play.load("play/gan2d_engine.js");
   const engine = play.gan2d;
 
@@ -272,7 +273,7 @@ play.register("gan2d", async (box, options) => {
   function drawReal() {
     realRadii = asReal = null;
     if (!playable()) return;
-    const random = engine.makeRandom(Number(seed.value), 2);
+    const random = play.makeRandom(Number(seed.value), 2);
     for (let i = 0; i < 2 * COMPARED; i += 2) game.data.draw(random, real, i);
     for (let i = 0; i < 2 * COMPARED; i += 2) game.data.draw(random, moreReal, i);
   }
@@ -281,7 +282,7 @@ play.register("gan2d", async (box, options) => {
     pause();
     const chosen = data.value === "dots" ? engine.dotData(dots) : engine.DATA[data.value];
     game = engine.makeGame(chosen, Number(seed.value), settings());
-    const random = engine.makeRandom(Number(seed.value), 3);
+    const random = play.makeRandom(Number(seed.value), 3);
     for (let i = 0; i < fixedZ.length; i++) fixedZ[i] = random.normal();
     lossCurve = makeLossCurve();
     shareCurve = [];

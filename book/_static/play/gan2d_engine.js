@@ -11,45 +11,6 @@
   const NEAR = 0.6; // a sample is near a mode within three standard deviations
   const COVERED = 0.02; // the share of samples that a covered mode has near it
 
-  // --- Random numbers --------------------------------------------------------------------------------------
-
-  /** Random numbers from a seed (the generator sfc32). Each stream of a seed has its own sequence. */
-  function makeRandom(seed, stream = 0) {
-    let a = seed | 0;
-    let b = stream | 0;
-    let c = 0x9e3779b9 | 0;
-    let count = 1;
-    let spare = NaN;
-
-    function integer() {
-      const sum = (((a + b) | 0) + count) | 0;
-      count = (count + 1) | 0;
-      a = b ^ (b >>> 9);
-      b = (c + (c << 3)) | 0;
-      c = (((c << 21) | (c >>> 11)) + sum) | 0;
-      return sum >>> 0;
-    }
-    for (let i = 0; i < 20; i++) integer(); // the first numbers of similar seeds are alike
-
-    /** A number from 0 to 1, without the 1. */
-    const uniform = () => integer() / 2 ** 32;
-    /** A whole number from 0 to n - 1. */
-    const below = (n) => Math.floor(uniform() * n);
-    /** A standard normal number, by the method of Box and Muller, which makes two at a time. */
-    function normal() {
-      if (!Number.isNaN(spare)) {
-        const second = spare;
-        spare = NaN;
-        return second;
-      }
-      const radius = Math.sqrt(-2 * Math.log(1 - uniform()));
-      const angle = 2 * Math.PI * uniform();
-      spare = radius * Math.sin(angle);
-      return radius * Math.cos(angle);
-    }
-    return { uniform, below, normal };
-  }
-
   // --- The networks ----------------------------------------------------------------------------------------
 
   /** A network 2 - 64 - 64 - outputs. Its parameters lie in one array, in the order of PyTorch's `parameters()`. */
@@ -346,13 +307,13 @@
       gLoss: NaN,
       generator: makeNetwork(2),
       discriminator: makeNetwork(1),
-      random: makeRandom(seed, 1),
+      random: play.makeRandom(seed, 1),
       real: new Float64Array(2 * BATCH),
       z: new Float64Array(2 * BATCH),
       fakes: Array.from({ length: BATCH }, makeTrace), // G's passes: out0 and out1 are the generated points
       judged: makeTrace(), // D's pass over one point
     };
-    const random = makeRandom(seed, 0);
+    const random = play.makeRandom(seed, 0);
     initialize(game.generator, random);
     initialize(game.discriminator, random);
     return game;
@@ -528,7 +489,6 @@
     generatorStep,
     makeGame,
     makeNetwork,
-    makeRandom,
     makeTrace,
     precisionRecall,
     sample,

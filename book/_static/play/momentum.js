@@ -2,18 +2,6 @@
 play.momentum = (() => {
   "use strict";
 
-  /** Numbers of a standard normal, the same for the same seed (mulberry32, Box–Muller). */
-  function normals(count, seed) {
-    let state = seed;
-    const uniform = () => {
-      state = (state + 0x6d2b79f5) | 0;
-      let t = Math.imul(state ^ (state >>> 15), 1 | state);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-    return Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
-  }
-
   /** The gradient at each step, and the direction that it has on average. */
   function gradients(kind, every, count) {
     const steps = Array.from({ length: count }, (_, t) => t);
@@ -23,7 +11,8 @@ play.momentum = (() => {
       const turns = steps.map((t) => Math.cos((Math.PI * (t + 0.5)) / every));
       return { values: turns, truth: turns };
     }
-    return { values: normals(count, 1).map((noise) => 0.3 + noise), truth: steps.map(() => 0.3) };
+    const { normal } = play.makeRandom(1);
+    return { values: steps.map(() => 0.3 + normal()), truth: steps.map(() => 0.3) };
   }
 
   /** Adam's running average, as the chapter writes it: without the correction of the start. */
@@ -55,7 +44,7 @@ play.momentum = (() => {
 })();
 
 play.register("momentum", async (box) => {
-  await play.load("play/plot.js");
+  await Promise.all([play.load("play/plot.js"), play.load("play/random.js")]);
   const { gradients, averages, adam, judge } = play.momentum;
   const { chart, legend, slider, choice, says, controls, fixed, make } = play.plot;
   box.setAttribute("aria-label", "Adam's average of a gradient");

@@ -551,7 +551,7 @@ def test_a_line_through_points_meets_0_where_numpys_does(page):
 
 
 def test_the_bias_figure_begins_with_what_was_measured_and_draws_when_asked(page):
-    measured = {count: [260 / count, 250 / count] for count in (100, 200, 400, 800, 1600)}
+    measured = {str(count): [260 / count, 250 / count] for count in (100, 200, 400, 800, 1600)}
     box = shown(page, "bias", measured)
     assert box.locator("circle").count() == 10 + 1
     box.get_by_label("numbers from a normal distribution").check()

@@ -60,11 +60,11 @@ def _by_weight(weight: float, *names: str) -> tuple[dict[str, float], ...]:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: what it is, and what it changes.
+    """One rung: what it is, and how it trains.
 
     Attributes:
         name: Its name in the table and of its runs.
-        what: What it changes, for the table.
+        what: Its loss, penalties and extras in a few words, for tables and figures.
         source: Key of its paper in book/references.bib.
         architecture: One of ``zoo.ARCHITECTURES`` for images of 28 pixels.
         bare: Whether the batch norm in D is left out.
@@ -100,20 +100,20 @@ RUNGS = (
     Rung("dcgan", "DCGAN", "radford2016dcgan"),
     Rung(
         "spectral",
-        "spectral norm in D in place of batch norm",
+        "spectral norm in D",
         "miyato2018spectral",
         architecture="dcgan-28-spectral",
     ),
     Rung(
         "hinge",
-        "the same with the hinge loss",
+        "spectral norm in D, hinge loss",
         "lim2017geometric",
         architecture="dcgan-28-spectral",
         train={"loss": "hinge"},
     ),
     Rung(
         "wgan-gp",
-        "no norm in D, Wasserstein loss with gradient penalty",
+        "Wasserstein, gradient penalty",
         "gulrajani2017improved",
         bare=True,
         train={"loss": "wasserstein"},
@@ -121,15 +121,15 @@ RUNGS = (
     ),
     Rung(
         "r1",
-        "no norm in D, cross-entropy with R1",
+        "cross-entropy, R1",
         "mescheder2018converge",
         bare=True,
         tries=_by_weight(1.0, "r1"),
     ),
-    Rung("r1-r2", "the same with R2 as well", "roth2017stabilizing", bare=True, tries=BOTH),
+    Rung("r1-r2", "cross-entropy, R1 + R2", "roth2017stabilizing", bare=True, tries=BOTH),
     Rung(
         "relativistic",
-        "the same with the relativistic loss",
+        "relativistic, R1 + R2",
         "huang2024r3gan",
         bare=True,
         train=R3GAN,
@@ -137,7 +137,7 @@ RUNGS = (
     ),
     Rung(
         "averaged",
-        "the same, averaged weights",
+        "relativistic, R1 + R2, averaged",
         "yazici2019averaging",
         bare=True,
         train=R3GAN,
@@ -147,7 +147,7 @@ RUNGS = (
     ),
     Rung(
         "augment",
-        "the same with differentiable augmentation",
+        "relativistic, R1 + R2, augmented",
         "zhao2020differentiable",
         bare=True,
         train=R3GAN | SHIFTS,
@@ -156,7 +156,7 @@ RUNGS = (
     ),
     Rung(
         "resnet",
-        "residual networks without norm, in place of augmentation",
+        "relativistic, R1 + R2, residual blocks",
         "he2016deep",
         architecture="resnet-28",
         train=R3GAN,

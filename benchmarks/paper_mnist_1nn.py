@@ -76,7 +76,9 @@ class Experiment:
 
 EXPERIMENTS = (
     Experiment("DCGAN of the paper, half as wide", "paper-mnist-conditional", seeds=(0, 1, 2)),
-    Experiment("the same, three times as long", "paper-mnist-conditional", seeds=(0,), steps=18_744),
+    Experiment(
+        "DCGAN of the paper, half as wide, longer run", "paper-mnist-conditional", seeds=(0,), steps=18_744
+    ),
     Experiment("DCGAN, dcgan-28, half as wide", "dcgan-28", seeds=(0, 1, 2)),
     Experiment("GAN of dense layers", "gan-28", seeds=(0, 1, 2)),
 )

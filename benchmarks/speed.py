@@ -165,26 +165,26 @@ WAYS = {
 OURS_BF16 = WAYS["bfloat16"]
 
 TRICKS: dict[str, tuple[Way, Way]] = {  # without and with
-    "fakes generated twice a step": (PLAIN, replace(PLAIN, step={"twice": True})),
+    "fakes generated twice per step": (PLAIN, replace(PLAIN, step={"twice": True})),
     "D frozen in G's step": (PLAIN, replace(PLAIN, step={"frozen": True})),
     "real and fake joined through D": (PLAIN, replace(PLAIN, step={"joined": True})),
     "dropout from cheap random bits": (PLAIN, replace(PLAIN, optimized=("dropout",))),
-    "5x5 layer by DFT": (PLAIN, replace(PLAIN, optimized=("dft",))),
+    "5 × 5 layer by DFT": (PLAIN, replace(PLAIN, optimized=("dft",))),
     "single-pixel layers as matrix products": (PLAIN, replace(PLAIN, optimized=("dense",))),
     "strided layers as matrix products, in bfloat16": (BFLOAT16, replace(BFLOAT16, optimized=("strided",))),
-    "memory kept by the allocator": (PLAIN, replace(PLAIN, keep_memory=True)),
+    "freed memory kept for reuse": (PLAIN, replace(PLAIN, keep_memory=True)),
     "bfloat16": (PLAIN, BFLOAT16),
     "channels-last": (PLAIN, replace(PLAIN, channels_last=True)),
     "channels-last, in bfloat16": (BFLOAT16, replace(BFLOAT16, channels_last=True)),
-    "resident bytes": (WAYS["tutorial"], PLAIN),
-    "resident bytes, in ours": (replace(OURS, resident=False), OURS),
-    "resident bytes, in ours with bfloat16": (replace(OURS_BF16, resident=False), OURS_BF16),
+    "images in memory": (WAYS["tutorial"], PLAIN),
+    "images in memory, in the library": (replace(OURS, resident=False), OURS),
+    "images in memory, in the library with bfloat16": (replace(OURS_BF16, resident=False), OURS_BF16),
     "fused Adam": (PLAIN, replace(PLAIN, step={"adam": "fused"})),
     "foreach Adam": (PLAIN, replace(PLAIN, step={"adam": "foreach"})),
 }
 ONLY = {  # the networks that have such layers
     "dropout from cheap random bits": "28px",
-    "5x5 layer by DFT": "28px",
+    "5 × 5 layer by DFT": "28px",
     "strided layers as matrix products, in bfloat16": "64px",
 }
 EAGER = replace(OURS_BF16, config={"fast": False, "compile": False})

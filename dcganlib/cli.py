@@ -127,7 +127,8 @@ class Resume(Checked):
         from dcganlib import runs
         from dcganlib.runtime import cpu_layers
 
-        cpu_layers.keep_memory()
+        if runs.read_config(self.run_folder).train.fast:
+            cpu_layers.keep_memory()
         options = {name: value for name, value in vars(self).items() if name != "run_folder"}
         out = runs.resume(self.run_folder, **options)
         if _is_first():

@@ -22,6 +22,7 @@ from dcganlib.config import SampleConfig, TrainConfig
 from dcganlib.datasets.contact_sheet import SOFTWARE
 from dcganlib.runs import folder as run_folder
 from dcganlib.runs import session
+from dcganlib.runtime import cpu_layers
 from dcganlib.runtime.device import check_compiler, resolve
 
 SMALL = [
@@ -606,17 +607,29 @@ def test_two_damaged_checkpoints_are_one_line(call, image_folder, tmp_path, caps
     assert len(complaint.splitlines()) == 1
 
 
-def test_only_commands_that_train_point_to_resume(call, monkeypatch):
+def test_only_commands_that_train_point_to_resume(call, trained, monkeypatch):
     def interrupted(*given, **options):
         raise KeyboardInterrupt
 
     for name in ("run", "resume", "save_sample"):
         monkeypatch.setattr(runs, name, interrupted)
-    said = {words[0]: call(*words) for words in (("train", "mnist"), ("resume", "x"), ("sample", "mnist"))}
+    said = {words[0]: call(*words) for words in (("train", "mnist"), ("resume", trained), ("sample", "mnist"))}
     assert {code for code, _, _ in said.values()} == {130}
     assert said["sample"][2] == "dcganlib: interrupted"
     hint = "dcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint"
     assert said["train"][2] == said["resume"][2] == hint
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_without_fast_leaves_the_memory_of_the_process_alone(
+    call, image_folder, tmp_path, monkeypatch, fast
+):
+    calls = []
+    monkeypatch.setattr(cpu_layers, "keep_memory", lambda: calls.append("kept"))
+    asked = [] if fast else ["--no-fast"]
+    assert call("train", image_folder, *SMALL, *asked, "--steps", 1, "--out", tmp_path / "run")[0] == 0
+    assert call("resume", tmp_path / "run", "--steps", 2, "--device", "cpu")[0] == 0
+    assert calls == ["kept", "kept"] * fast
 
 
 def test_an_interrupt_is_no_error_and_points_to_resume(call, image_folder, tmp_path, monkeypatch):

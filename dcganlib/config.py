@@ -240,7 +240,7 @@ class DataConfig(Checked):
 
     Attributes:
         data: mnist, fashion-mnist, stacked-mnist, mnist-mini or faces (these two need no network), celeba,
-            pokemon, or a folder or zip of images.
+            pokemon, landscapes, or a folder or zip of images.
         image_size: Resize to this many pixels. Default: 28 for the MNIST family, else 64.
         channels: 1 for grey, 3 for RGB. Default: the dataset's own, 3 for a folder.
         center_crop: Side of the centre square to keep, in pixels of the file. Default: the largest.

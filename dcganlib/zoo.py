@@ -152,6 +152,13 @@ def _paper_mnist(image_size: int, channels: int, base_channels: int) -> tuple[li
     return generator, discriminator
 
 
+def _dcgan_28_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
+    """G of "dcgan-28"; D of the paper's MNIST networks, whose wide layer sees the whole image at once."""
+    return _dcgan_28(image_size, channels, base_channels)[0], _paper_mnist(
+        image_size, channels, base_channels
+    )[1]
+
+
 def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
     """Dense layers alone: on one pixel a convolution with kernel 1 is one; kernel 28 covers the image."""
     dense: dict[str, Any] = {"kernel": 1, "stride": 1, "padding": 0}
@@ -218,6 +225,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "dcgan-28": Architecture(
         "the Flux tutorial's shapes with batch norm in D and no dropout", 28, 1, 64, _dcgan_28
+    ),
+    "dcgan-28-paper": Architecture(
+        "dcgan-28's generator against the discriminator of the paper's MNIST test", 28, 1, 64, _dcgan_28_paper
     ),
     "dcgan-64": Architecture("the widely used 64-wide DCGAN, 512 channels at 4 by 4", 64, 3, 64, _dcgan),
     "dcgan-paper": Architecture(

@@ -613,7 +613,9 @@ def test_only_commands_that_train_point_to_resume(call, trained, monkeypatch):
 
     for name in ("run", "resume", "save_sample"):
         monkeypatch.setattr(runs, name, interrupted)
-    said = {words[0]: call(*words) for words in (("train", "mnist"), ("resume", trained), ("sample", "mnist"))}
+    said = {
+        words[0]: call(*words) for words in (("train", "mnist"), ("resume", trained), ("sample", "mnist"))
+    }
     assert {code for code, _, _ in said.values()} == {130}
     assert said["sample"][2] == "dcganlib: interrupted"
     hint = "dcganlib: interrupted; `dcganlib resume DIR` goes on from the last checkpoint"

@@ -654,7 +654,11 @@ def test_an_empty_folder_says_what_it_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("mnits", {}, "'mnits'.*mnist-mini, mnist, stacked-mnist, fashion-mnist, faces, celeba, pokemon"),
+        (
+            "mnits",
+            {},
+            "'mnits'.*mnist-mini, mnist, stacked-mnist, fashion-mnist, faces, celeba, pokemon, landscapes",
+        ),
         ("no/such/folder", {}, "'no/such/folder' is neither a folder, nor a zip, nor a known dataset"),
         ("mnist", {"split": "valid"}, "mnist has no split 'valid'; it has train, test"),
         ("mnist-mini", {"split": "test"}, "mnist-mini has no split 'test'; it has train"),

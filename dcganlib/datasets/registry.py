@@ -247,6 +247,20 @@ BUILT_IN = (
         needs_network=True,
         from_files=True,
     ),
+    DatasetEntry(
+        name="landscapes",
+        summary="5,600 squares of 140 photographs of nature, 70 MB; from Debian's endless-sky-data",
+        channels=3,
+        image_size=64,
+        read="dcganlib.datasets.landscapes:read_landscapes",
+        splits=("train", "test"),
+        licence="public domain and CC BY-SA, file by file; see the package's copyright file",
+        citation="photographs of the game Endless Sky 0.9.8, from Debian's package endless-sky-data",
+        location="landscapes",
+        url="https://deb.debian.org/debian/pool/main/e/endless-sky/endless-sky-data_0.9.8-1.2_all.deb",
+        checksum="sha256:e45835e05a11e84bb1a890a0ded390246a53b8318f21a25925aa70fa54f80c13",
+        needs_network=True,
+    ),
 )
 """The datasets that the library knows."""
 

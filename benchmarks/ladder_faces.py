@@ -11,7 +11,6 @@ python benchmarks/ladder_faces.py --table         # print the stored table
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from ladder import RUNGS, SEEDS, TRY_SEED, Rung, _grid, _rows, table
 from PIL import Image
-from recipes import BARE, ONE_NN_SAMPLES, Ablation, Judge, measure_all, train_all
+from recipes import BARE, ONE_NN_SAMPLES, Ablation, Judge, make_parser, measure_all, train_all
 from torch import Tensor
 
 from dcganlib import datasets, runs
@@ -150,17 +149,9 @@ def collect(out: Path, judge: Judge, floor: dict[str, Any], machine: str) -> dic
 
 def main() -> None:
     """Climb, store or print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group()
+    parser, what = make_parser(__doc__, "runs/ladder-faces")
     what.add_argument("--rung", choices=[rung.name for rung in RUNGS if not rung.trains_as], help="one rung")
     what.add_argument("--store", action="store_true", help="store what is there in the package")
-    what.add_argument("--table", action="store_true", help="print the stored measures")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/ladder-faces"), help="folder of the runs (%(default)s)"
-    )
-    parser.add_argument("--root", help="folder of the image sets")
     parser.add_argument("--device", default="auto", help="as for dcganlib train (%(default)s)")
     options = parser.parse_args()
     if options.table:

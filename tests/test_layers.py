@@ -164,6 +164,14 @@ def test_the_rule_on_torch_sees_each_way_to_import_it():
     assert "torch" not in packages(ast.parse("from dcganlib.torch import x").body)
 
 
+def output_of(code, folder):
+    """What a new Python process prints when it runs some code, which must not fail."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_importing_the_package_and_asking_for_help_imports_no_torch(tmp_path):
     code = (
         "import sys, dcganlib\n"
@@ -175,10 +183,7 @@ def test_importing_the_package_and_asking_for_help_imports_no_torch(tmp_path):
         "    except SystemExit as stopped: assert stopped.code == 0\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "mnist-mini" in done.stdout
+    assert "mnist-mini" in output_of(code, tmp_path)
 
 
 @pytest.mark.pinned  # torch 2.6 imports sympy for a network on meta
@@ -194,9 +199,7 @@ def test_no_module_imports_what_only_some_functions_need_and_shapes_and_stored_r
         "models.generate(runs.read('mnist').generator, latents.sample_z(2))\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    output_of(code, tmp_path)
 
 
 @in_every_module

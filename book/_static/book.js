@@ -19,6 +19,7 @@
     if (!wide) {
       if (box.hasAttribute("data-scrolls")) {
         box.removeAttribute("data-scrolls");
+        box.style.removeProperty("--hidden");
         box.removeAttribute("tabindex");
       } else if (box.matches("pre, table, .pst-scrollable-table-container")) {
         box.removeAttribute("tabindex");
@@ -26,6 +27,7 @@
       return;
     }
     const at = Math.abs(box.scrollLeft);
+    box.style.setProperty("--hidden", `${hidden}px`);
     box.dataset.scrolls = at < 2 ? "on" : at > hidden - 2 ? "back" : "both";
     box.tabIndex = 0;
   }

@@ -170,7 +170,7 @@ def show_slider(
         '<label style="display: flex; flex-wrap: wrap; gap: 0.6em; align-items: center; margin-top: 0.4em">'
         f"<span>{html.escape(label)}</span>"
         f'<input type="range" min="0" max="{last}" value="{start}" aria-valuetext="{now}" '
-        f'style="flex: 1; min-width: 8em" oninput="{html.escape(_ON_INPUT)}">'
+        f'style="flex: 1; min-width: 8em; height: 2rem" oninput="{html.escape(_ON_INPUT)}">'
         f"<output>{now}</output></label></div>"
     )
 

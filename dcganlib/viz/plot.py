@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LN2 = 0.6931471805599453
-HISTORY_INCHES = (9, 3.2)  # size of the figure of a history
+HISTORY_INCHES = (5.8, 5.4)  # size of the figure of a history: its text can be read on a phone
 LIVE_INCHES = (9, 5)  # size of the figure of ``live``
 LIVE_WINDOWS = 40  # of which one is the running mean in the curves of ``live``
 
@@ -163,7 +163,7 @@ def plot_history(
     smooth: int = 1,
     axes: Sequence[Axes] | None = None,
 ) -> Sequence[Axes]:
-    """Plot the losses, and next to them D's mean probabilities for real and generated images.
+    """Plot the losses, and below them D's mean probabilities for real and generated images.
 
     Args:
         records: From ``train``, or their ``as_dict``.
@@ -182,11 +182,11 @@ def plot_history(
     if axes is None:
         from matplotlib import pyplot as plt  # here, because it asks for the backend of the display
 
-        _, axes = plt.subplots(1, 2, figsize=HISTORY_INCHES, layout="constrained")
+        _, axes = plt.subplots(2, 1, figsize=HISTORY_INCHES, layout="constrained")
     steps = [row["step"] for row in table]
-    left = (("d_loss", "D's loss"), ("g_loss", "G's loss"))
-    right = (("d_real", "D(x), real"), ("d_fake", "D(G(z)), generated"))
-    for ax, curves in zip(axes, (left, right), strict=True):
+    upper = (("d_loss", "D's loss"), ("g_loss", "G's loss"))
+    lower = (("d_real", "D(x), real"), ("d_fake", "D(G(z)), generated"))
+    for ax, curves in zip(axes, (upper, lower), strict=True):
         for colour, (name, label) in zip(("C0", "C1"), curves, strict=True):
             values = torch.tensor([row[name] for row in table], dtype=torch.float32, device="cpu")
             if smooth > 1 and len(values) >= smooth:
@@ -218,7 +218,7 @@ def save_history(
         OSError: The file cannot be written; an existing file is unchanged.
     """
     figure = _new_figure(HISTORY_INCHES)
-    plot_history(records, smooth=smooth, axes=figure.subplots(1, 2))
+    plot_history(records, smooth=smooth, axes=figure.subplots(2, 1))
     write_atomically(path, figure.savefig)
 
 

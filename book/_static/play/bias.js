@@ -86,12 +86,12 @@ play.bias = (() => {
     return frechet(set(0), set(shift));
   }
 
-  /** Where the line of least squares through points meets 0. */
+  /** The line of least squares through points: its value at 0, and its slope. */
   function intercept(points) {
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     const [x, y] = [mean(points.map(([a]) => a)), mean(points.map(([, b]) => b))];
     const slope = mean(points.map(([a, b]) => (a - x) * (b - y))) / mean(points.map(([a]) => (a - x) ** 2));
-    return y - slope * x;
+    return { at0: y - slope * x, slope };
   }
 
   return { frechet, expected, drawn, intercept, eigenvalues };
@@ -131,17 +131,21 @@ play.register("bias", async (box, measured) => {
     const truth = digits ? 0 : shift.value;
     const theory = COUNTS.map((count) => [1 / count, truth + expected(size.value, count)]);
     const highest = Math.max(...shown.map(([, value]) => value), digits ? 0 : theory[0][1]) * 1.08;
-    const marks = [{ dots: shown, color: "real", r: 3.5, opacity: 0.75 }];
-    if (!digits) marks.unshift({ rule: truth, across: "y" }, { line: [[0, truth], ...[...theory].reverse()], color: "fake", dash: "6 3" });
-    const end = shown.length ? intercept(shown) : null;
-    if (end !== null) marks.push({ dots: [[0, end]], color: "real", r: 6, hollow: true });
+    const marks = [];
+    if (!digits) marks.push({ rule: truth, across: "y" }, { line: [[0, truth], ...[...theory].reverse()], color: "fake", dash: "6 3" });
+    const through = shown.length ? intercept(shown) : null;
+    const end = through && through.at0;
+    const line = through && [0, 1 / COUNTS[0]].map((at) => [at, end + through.slope * at]);
+    if (line) marks.push({ line, color: "real", width: 1.5 });
+    marks.push({ dots: shown, color: "real", r: 3.5, opacity: 0.75 });
+    if (line) marks.push({ dots: [line[0]], color: "real", r: 6, hollow: true });
     plot.draw({
       x: { min: -0.0003, max: 0.0104, title: "1 / number of samples", ticks: [0, 1 / 400, 1 / 200, 1 / 100], format: part },
-      y: { min: Math.min(0, 1.4 * (end || 0)), max: highest, title: "Fréchet distance" },
+      y: { min: Math.min(0, end || 0) - 0.06 * highest, max: highest, title: "Fréchet distance" },
       label: `${shown.length} distances against one over the number of samples${end === null ? "" : `, on a line that ends at ${number(end, 2)}`}.`,
       marks,
     });
-    const entries = [["real", "measured"]];
+    const entries = [["real", "line through the measured dots"]];
     if (!digits) entries.push(["fake", "on average", "6 3"], ["grey", "true distance", "3 3"]);
     names.replaceChildren(legend(entries));
     const first = digits ? "" : `With ${size.value} features, 100 samples add ${number(expected(size.value, 100), 2)} on average. `;

@@ -80,6 +80,7 @@ play.register("gan2d", async (box, options) => {
         grid-template-columns: repeat(auto-fill, minmax(min(9rem, 100%), 1fr)); }
       .play-gan2d .gan2d-settings label > span { display: block; font-size: 0.85rem; }
       .play-gan2d .gan2d-settings :is(select, input[type="number"]) { box-sizing: border-box; width: 100%; }
+      .play-gan2d .gan2d-settings select { padding-inline: 0.3rem; }
       .play-gan2d .gan2d-settings input[type="range"] { min-height: 2rem; min-width: 0; width: calc(100% - 4rem);
         vertical-align: middle; }
       .play-gan2d .gan2d-check { align-items: center; display: flex; gap: 0.5rem; min-height: 2rem; }

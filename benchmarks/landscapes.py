@@ -74,7 +74,7 @@ def main() -> None:
     z = sample_z(SAMPLES, generator.latent_dim, rng=torch.Generator().manual_seed(0))
     fakes = evaluate.draw(generator, z)
     measures, nearest = compare(fakes, known, held_out)
-    found = {"command": "python benchmarks/landscapes.py", "samples": SAMPLES, **measures}
+    found = {"command": "python benchmarks/landscapes.py", "samples": SAMPLES, "measures": measures}
     files.write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     photographs = torch.randperm(len(known) // SQUARES, generator=torch.Generator().manual_seed(1))
     some = photographs[:SHOWN] * SQUARES

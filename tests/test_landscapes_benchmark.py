@@ -46,7 +46,7 @@ def test_a_row_of_the_picture_holds_a_row_of_images(known):
 
 
 def test_what_is_stored_belongs_to_the_stored_run():
-    stored = runs.results("landscapes")
+    stored = runs.results("landscapes")["measures"]
     assert stored["of"] == 123
     assert 0.8 < stored["ratio"] < 1.5
     assert 0 <= stored["share"] < 0.05

@@ -36,9 +36,9 @@ def compare(fakes: Tensor, known: Tensor, held_out: Tensor) -> tuple[dict[str, f
         fakes, known, held_out: uint8 (N, C, H, W) of one shape; ``known`` in the order of the dataset.
 
     Returns:
-        The measures, and for each sample the nearest image of ``known`` or of its mirror images:
-        "ratio" and "share" as ``metrics.memorization``, "photographs" the number of different photographs
-        that are nearest to a sample, "of" how many there are.
+        (measures, images). The measures: "ratio" and "share" as ``metrics.memorization``, "photographs" the
+        number of photographs that are the nearest one to a sample, "of" how many there are. The images: for
+        each sample the nearest of ``known`` and its mirror images.
     """
     both = torch.cat([known, known.flip(-1)])
     near, usual = metrics.nearest(fakes, both), metrics.nearest(held_out, both)
@@ -53,9 +53,9 @@ def compare(fakes: Tensor, known: Tensor, held_out: Tensor) -> tuple[dict[str, f
     return measures, both[near.indices]
 
 
-def rows(*images: Tensor) -> Image.Image:
+def picture(*rows: Tensor) -> Image.Image:
     """Rows of images, uint8 (N, 3, H, W), as one picture with a thin white grid."""
-    grid = make_grid(torch.cat(images), nrow=len(images[0]), padding=2, pad_value=255)
+    grid = make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=255)
     return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 
@@ -75,10 +75,11 @@ def main() -> None:
     fakes = evaluate.draw(generator, z)
     measures, nearest = compare(fakes, known, held_out)
     found = {"command": "python benchmarks/landscapes.py", "samples": SAMPLES, "measures": measures}
-    files.write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     photographs = torch.randperm(len(known) // SQUARES, generator=torch.Generator().manual_seed(1))
     some = photographs[:SHOWN] * SQUARES
-    rows(known[some], fakes[:SHOWN], nearest[:SHOWN]).save(PICTURE, quality=90)
+    shown = picture(known[some], fakes[:SHOWN], nearest[:SHOWN])
+    files.write_atomically(PICTURE, lambda path: shown.save(path, quality=90))
+    files.write_text(RESULTS, json.dumps(found, indent=1) + "\n")
     print(RESULTS.read_text(encoding="utf-8"))
 
 

@@ -26,6 +26,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from recipes import finished_run
 from torch import Tensor
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
@@ -103,10 +104,6 @@ def train(experiment: Experiment, seed: int, out: Path, quick: bool, root: str |
     """Run an experiment, or the rest of it, in its own folder."""
     steps = 60 if quick else experiment.steps
     folder = out / f"{experiment.architecture}-{steps}-{seed}"
-    if (folder / "ema.gif").is_file():  # which a run writes last
-        return folder
-    if (folder / "config.json").is_file():
-        return runs.resume(folder, root=root, device=device)
     config = RunConfig(
         DataConfig("mnist", max_images=TRAIN_IMAGES),
         ModelConfig(experiment.architecture, 4 if quick else experiment.base_channels, conditional=True),
@@ -115,7 +112,7 @@ def train(experiment: Experiment, seed: int, out: Path, quick: bool, root: str |
         checkpoint_every=781,
         sample_every=781,
     )
-    return runs.run(config, folder, root=root, device=device)
+    return finished_run(config, folder, root, device)
 
 
 def drawn(folder: Path, *, ema: bool, device: torch.device) -> Draw:

@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor
 
 from dcganlib import datasets, runs
-from dcganlib.config import TrainConfig
+from dcganlib.config import RunConfig, TrainConfig
 from dcganlib.evaluation import classifier, evaluate, metrics
 from dcganlib.latents import sample_z
 from dcganlib.losses import Loss, discriminator_loss, generator_loss, minimax_generator_loss
@@ -268,6 +268,25 @@ def _lines(records: Sequence[StepMetrics]) -> Iterator[str]:
 def _rng(seed: int, purpose: int) -> torch.Generator:
     """Separate sources from one seed: 0 and 1 for the weights of G and D, 2 for the images' order."""
     return torch.Generator().manual_seed(1_000 * (seed + 1) + purpose)
+
+
+def finished_run(config: RunConfig, folder: Path, root: str | None, device: str = "auto") -> Path:
+    """Train a run, resume it after an interruption, or reuse it if it is finished.
+
+    Args:
+        config: Of the run, if it has to be begun.
+        folder: Of the run.
+        root: Folder of the datasets.
+        device: As for ``runs.run``.
+
+    Returns:
+        The folder.
+    """
+    if (folder / "ema.gif").is_file():  # which a run with averaged weights writes last
+        return folder
+    if any(folder.glob("checkpoint*.pt")):
+        return runs.resume(folder, root=root, device=device)
+    return runs.run(config, folder, root=root, device=device)
 
 
 def train_all(

@@ -125,12 +125,14 @@ class Resume(Checked):
     def run(self) -> int:
         """Continue training, and print where the run is."""
         from dcganlib import runs
-        from dcganlib.runtime import cpu_layers
+        from dcganlib.runtime import cpu_layers, distributed
 
-        if runs.read_config(self.run_folder).train.fast:
-            cpu_layers.keep_memory()
         options = {name: value for name, value in vars(self).items() if name != "run_folder"}
-        out = runs.resume(self.run_folder, **options)
+        with distributed.process_group():  # only the first process needs to see the folder
+            config = distributed.broadcast_from_rank0(lambda: runs.read_config(self.run_folder))
+            if config.train.fast:
+                cpu_layers.keep_memory()
+            out = runs.resume(self.run_folder, **options)
         if _is_first():
             print(f"wrote {out}")
         return 0

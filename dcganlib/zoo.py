@@ -154,9 +154,9 @@ def _paper_mnist(image_size: int, channels: int, base_channels: int) -> tuple[li
 
 def _dcgan_28_paper(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:
     """G of "dcgan-28"; D of the paper's MNIST networks, whose wide layer sees the whole image at once."""
-    return _dcgan_28(image_size, channels, base_channels)[0], _paper_mnist(
-        image_size, channels, base_channels
-    )[1]
+    generator, _ = _dcgan_28(image_size, channels, base_channels)
+    _, discriminator = _paper_mnist(image_size, channels, base_channels)
+    return generator, discriminator
 
 
 def _gan(image_size: int, channels: int, base_channels: int) -> tuple[list[Layer], list[Layer]]:

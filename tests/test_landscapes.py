@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 
 from dcganlib import datasets
-from dcganlib.datasets import landscapes, registry
+from dcganlib.datasets import image_dataset, landscapes, registry
 from dcganlib.datasets.landscapes import PHOTOS, SQUARES
 
 WIDTH, HEIGHT = 72, 36
+
+
+FOLDER, PACKAGE = "endless-sky-0.9.8", "endless-sky-data_0.9.8-1.2_all.deb"
 
 
 def photograph(number):
@@ -71,23 +74,51 @@ def served(content, host, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """A data root with the photographs, as an earlier call left them."""
-    where = tmp_path / "root" / "landscapes"
+    where = tmp_path / "root" / FOLDER
     where.mkdir(parents=True)
     for number, name in enumerate(PHOTOS):
         (where / f"{name}.jpg").write_bytes(photograph(number))
+    (where / "copyright").write_text("CC BY-SA", encoding="utf-8")
     return where
 
 
 def test_the_package_is_unpacked_once_with_its_statement_of_licences(served, tmp_path):
     first = datasets.load("landscapes", root=tmp_path, image_size=8)
-    there = set(os.listdir(tmp_path / "landscapes"))
-    assert there == {f"{name}.jpg" for name in PHOTOS} | {"copyright", "endless-sky-data_0.9.8-1.2_all.deb"}
-    assert (tmp_path / "landscapes" / "copyright").read_text(encoding="utf-8") == "CC BY-SA"
-    (tmp_path / "landscapes" / "endless-sky-data_0.9.8-1.2_all.deb").unlink()
+    assert set(os.listdir(tmp_path / FOLDER)) == {f"{name}.jpg" for name in PHOTOS} | {"copyright", PACKAGE}
+    assert (tmp_path / FOLDER / "copyright").read_text(encoding="utf-8") == "CC BY-SA"
+    (tmp_path / FOLDER / PACKAGE).unlink()
     served.close()
     again = datasets.load("landscapes", root=tmp_path, image_size=8, download=False)
     assert torch.equal(again.images, first.images)
     assert datasets.downloaded(tmp_path) == ["landscapes"]
+
+
+def test_an_interrupted_unpacking_is_finished_from_the_package_and_leaves_what_is_there(served, tmp_path):
+    first = datasets.load("landscapes", root=tmp_path, image_size=8)
+    served.close()
+    kept = tmp_path / FOLDER / "forest2.jpg"
+    kept.write_bytes(photograph(3))
+    for name in ("snow1.jpg", "valley10-sfiera.jpg", "copyright"):
+        (tmp_path / FOLDER / name).unlink()
+    again = datasets.load("landscapes", root=tmp_path, image_size=8, download=False)
+    assert kept.read_bytes() == photograph(3)
+    assert (tmp_path / FOLDER / "copyright").is_file()
+    changed = (again.images != first.images).flatten(1).any(1).view(-1, SQUARES).any(1)
+    assert changed.sum() == 1
+
+
+def test_a_sample_is_that_of_the_whole_set(folder):
+    whole = datasets.load("landscapes", root=folder.parent, image_size=8, seed=5)
+    some = datasets.load("landscapes", root=folder.parent, image_size=8, seed=5, max_images=30)
+    chosen = image_dataset.sample(None, len(whole), 30, 5)
+    assert torch.equal(some.images, whole.images[chosen])
+
+
+def test_squares_that_do_not_fit_into_memory_are_refused_before_any_is_cut(folder, monkeypatch):
+    monkeypatch.setattr(landscapes.memory, "fits", lambda size: size < 10**9)
+    with pytest.raises(MemoryError, match="image_size 512 does not fit into memory"):
+        datasets.load("landscapes", root=folder.parent, image_size=512)
+    assert len(datasets.load("landscapes", root=folder.parent, image_size=512, max_images=2)) == 2
 
 
 def test_no_photograph_is_in_both_splits_and_each_gives_forty_squares(folder):
@@ -144,7 +175,7 @@ def test_another_file_than_the_published_package_is_refused(served, content, tmp
     served.answers = [{"body": content[::-1]}]
     with pytest.raises(OSError, match="not the published file.*use 'faces'"):
         datasets.load("landscapes", root=tmp_path)
-    assert os.listdir(tmp_path / "landscapes") == []
+    assert os.listdir(tmp_path / FOLDER) == []
 
 
 def test_there_are_140_photographs_by_name():

@@ -8,6 +8,8 @@ from PIL import Image
 
 from dcganlib import runs
 from dcganlib.datasets.landscapes import SQUARES
+from dcganlib.evaluation import evaluate
+from dcganlib.latents import sample_z
 
 
 @pytest.fixture
@@ -38,17 +40,22 @@ def test_new_images_of_the_same_kind_are_as_near_as_held_out_ones(known):
 
 
 def test_a_row_of_the_picture_holds_a_row_of_images(known):
-    picture = benchmark.rows(known[:4], known[4:8], known[8:12])
-    assert picture.size == (4 * 10 + 2, 3 * 10 + 2)
+    made = benchmark.picture(known[:4], known[4:8], known[8:12])
+    assert made.size == (4 * 10 + 2, 3 * 10 + 2)
     left, top = 2 + 10, 2 + 2 * 10
-    pixels = torch.from_numpy(np.array(picture.crop((left, top, left + 8, top + 8))))
+    pixels = torch.from_numpy(np.array(made.crop((left, top, left + 8, top + 8))))
     assert torch.equal(pixels.permute(2, 0, 1), known[9])
 
 
 def test_what_is_stored_belongs_to_the_stored_run():
     stored = runs.results("landscapes")["measures"]
+    z = sample_z(benchmark.SAMPLES, rng=torch.Generator().manual_seed(0))[: benchmark.SHOWN]
+    drawn = benchmark.picture(evaluate.draw(runs.read("landscapes").ema_generator, z))
     assert stored["of"] == 123
     assert 0.8 < stored["ratio"] < 1.5
     assert 0 <= stored["share"] < 0.05
     with Image.open(benchmark.PICTURE) as picture:
         assert picture.size == (benchmark.SHOWN * 66 + 2, 3 * 66 + 2)
+        middle = picture.convert("RGB").crop((0, 66, picture.width, 66 + drawn.height))
+    difference = np.asarray(middle, dtype=int) - np.asarray(drawn, dtype=int)
+    assert abs(difference).mean() < 8

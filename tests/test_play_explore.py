@@ -547,7 +547,7 @@ def test_the_bias_is_what_many_draws_show(page, features):
 def test_a_line_through_points_meets_0_where_numpys_does(page):
     points = [[0.01, 5.2], [0.005, 2.4], [0.0025, 1.4], [0.0025, 1.1]]
     slope, at0 = np.polyfit(*np.array(points).T, 1)
-    found = page.evaluate("(points) => play.bias.intercept(points)", points)
+    found = page.evaluate("(points) => play.bias.fit(points)", points)
     assert found == pytest.approx({"at0": at0, "slope": slope})
 
 
@@ -555,10 +555,14 @@ def test_the_bias_figure_begins_with_what_was_measured_and_draws_when_asked(page
     measured = {str(count): [260 / count, 250 / count] for count in (100, 200, 400, 800, 1600)}
     box = shown(page, "bias", measured)
     assert box.locator("circle").count() == 10 + 1
+    assert "line through the measured dots" in box.inner_text()
     box.get_by_label("numbers from a normal distribution").check()
     assert box.locator("circle").count() == 0
+    assert "line through the measured dots" not in box.inner_text()
+    before = box.locator("svg path").count()
     box.get_by_role("button", name="Draw both sets").press("Enter")
     assert box.locator("circle").count() == 5 + 1
+    assert box.locator("svg path").count() == before + 2  # in the chart and in its legend
     box.get_by_role("slider", name="features").fill("5")
     assert box.locator("circle").count() == 0
     assert "With 32 features, 100 samples add 6 on average" in box.inner_text()

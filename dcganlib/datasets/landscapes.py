@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from dcganlib.datasets.download import download_url
-from dcganlib.datasets.image_dataset import ImageDataset
+from dcganlib.datasets.image_dataset import ImageDataset, sample
 from dcganlib.datasets.registry import DatasetEntry, LoadOptions
-from dcganlib.runtime import files
+from dcganlib.runtime import files, memory
 
 _NAMES = """
     badlands0 badlands5 badlands7 badlands8 badlands9-harro beach0 beach10-sfiera beach11-harro
@@ -59,57 +60,76 @@ def read_landscapes(entry: DatasetEntry, options: LoadOptions) -> ImageDataset:
         FileNotFoundError: A photograph is not there and must not be downloaded.
         DownloadError: The package cannot be downloaded.
         ValueError: A photograph cannot be read.
+        MemoryError: The squares would not fit into memory.
     """
-    folder = Path(options.root or "", entry.location)
-    missing = [name for name in PHOTOS if not (folder / f"{name}.jpg").is_file()]
-    if missing and not options.download:
-        raise FileNotFoundError(f"{entry.name} is not downloaded: {folder / missing[0]}.jpg is missing")
-    if missing:
-        package = folder / entry.url.rpartition("/")[2]
-        _unpack(download_url(entry.url, package, entry.checksum, advice="Without it, use 'faces'."))
-    size, channels = options.image_size or entry.image_size, options.channels or entry.channels
-    squares = [
-        square
-        for number, name in enumerate(PHOTOS)
+    numbers = [
+        number
+        for number in range(len(PHOTOS))
         if (number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == (options.split == "test")
-        for square in _squares(folder / f"{name}.jpg", size, channels, [options.seed, number])
     ]
-    return entry.dataset(torch.stack(squares))
+    chosen = sample(None, len(numbers) * SQUARES, options.max_images, options.seed).tolist()
+    size, channels = options.image_size or entry.image_size, options.channels or entry.channels
+    shape = (len(chosen), channels, size, size)
+    if not memory.fits(math.prod(shape)):
+        raise MemoryError(f"image_size {size} does not fit into memory: use a smaller one")
+    folder = _unpacked(entry, options)
+    images, filled = torch.empty(shape, dtype=torch.uint8), 0
+    for number, group in groupby(chosen, lambda square: numbers[square // SQUARES]):
+        photo = _open(folder / f"{PHOTOS[number]}.jpg", channels)
+        boxes = _boxes(photo.size, np.random.default_rng([options.seed, number]))
+        for square in group:
+            cut = photo.resize((size, size), Image.Resampling.LANCZOS, box=boxes[square % SQUARES])
+            images[filled] = torch.from_numpy(np.array(cut)).view(size, size, -1).permute(2, 0, 1)
+            filled += 1
+    return entry.dataset(images)
 
 
-def _unpack(package: Path) -> None:
-    """Write the photographs, and the package's statement of their licences, into the package's folder."""
+def _unpacked(entry: DatasetEntry, options: LoadOptions) -> Path:
+    """The folder of the photographs, after what is missing was written from the package."""
+    folder = Path(options.root or "", entry.location)
     wanted = {PICTURES / f"{name}.jpg" for name in PHOTOS} | {COPYRIGHT}
+    missing = sorted(path for path in wanted if not (folder / path.name).is_file())
+    if not missing:
+        return folder
+    package = folder / entry.url.rpartition("/")[2]
+    if not options.download and not package.is_file():
+        raise FileNotFoundError(f"{entry.name} is not downloaded: {folder / missing[0].name} is missing")
+    download_url(entry.url, package, entry.checksum, advice="Without it, use 'faces'.")
     data = next(content for name, content in _parts(package) if name.startswith("data.tar"))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             path = PurePosixPath(member.name)
-            if path in wanted and (stream := archive.extractfile(member)):
-                files.write_bytes(package.parent / path.name, stream.read())
+            if path in missing and (stream := archive.extractfile(member)):
+                files.write_bytes(folder / path.name, stream.read())
+    return folder
 
 
 def _parts(package: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of an archive that ``ar`` made, which a Debian package is."""
     with open(package, "rb") as stream:
-        stream.seek(len(b"!<arch>\n"))
+        stream.seek(len(b"!<arch>\n"))  # the mark of the format
         while header := stream.read(60):
             size = int(header[48:58])
             yield header[:16].decode().rstrip(" /"), stream.read(size)
             stream.seek(size % 2, io.SEEK_CUR)
 
 
-def _squares(path: Path, size: int, channels: int, seed: list[int]) -> Iterator[Tensor]:
-    """Squares at random places of a photograph, uint8 (C, size, size)."""
-    rng = np.random.default_rng(seed)
+def _open(path: Path, channels: int) -> Image.Image:
+    """A photograph, grey or in colour."""
     try:
         with Image.open(path) as opened:
-            photo = opened.convert("L" if channels == 1 else "RGB")
+            return opened.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError) as error:
+        if isinstance(error, OSError) and error.errno:  # not damaged, but out of reach
+            raise
         raise ValueError(f"{path} cannot be read: {error}; delete it, so that it is written anew") from error
+
+
+def _boxes(size: tuple[int, int], rng: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    """Places of the squares in a photograph of (width, height): left, top, right and bottom."""
+    boxes = []
     for _ in range(SQUARES):
-        side = int(rng.integers(round(SMALLEST * photo.height), photo.height + 1))
-        left, top = (int(rng.integers(length - side + 1)) for length in photo.size)
-        square = photo.resize(
-            (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-        )
-        yield torch.from_numpy(np.array(square)).view(size, size, -1).permute(2, 0, 1)
+        side = int(rng.integers(round(SMALLEST * size[1]), size[1] + 1))
+        left, top = (int(rng.integers(length - side + 1)) for length in size)
+        boxes.append((left, top, left + side, top + side))
+    return boxes

@@ -41,9 +41,10 @@ class LoadOptions:
         max_images: Use at most this many images of the split; all if None. They are a random sample in
             which each class keeps its share, in the dataset's order. For "faces" it is the number of faces
             that are drawn before they are split.
-        seed: Seed of that sample, of "faces" and of "stacked-mnist".
+        seed: Seed of that sample, of "faces", of "stacked-mnist" and of the squares of "landscapes".
         strict: Raise an error for the first image that cannot be read, instead of a warning for all of them.
-        cache: Keep decoded images on disk, so that the next call opens them at once.
+        cache: Keep decoded image files on disk, so that the next call opens them at once. The squares of
+            "landscapes" are cut anew each time.
     """
 
     root: str | Path | None = None
@@ -89,7 +90,7 @@ class DatasetEntry:
         licence: Licence of the images, as far as known.
         citation: Where the images come from.
         location: Where it lies under the data root, a glob pattern; empty if it needs no files there.
-        url: Address of the archive that ``image_folder.read_archive`` downloads to ``location``.
+        url: Address of the archive that the reader downloads.
         checksum: Checksum of that archive, such as "sha256:...".
         needs_network: Whether it is downloaded the first time.
         from_files: Whether it is decoded from image files, which ``center_crop`` applies to.
@@ -256,7 +257,7 @@ BUILT_IN = (
         splits=("train", "test"),
         licence="public domain and CC BY-SA, file by file; see the package's copyright file",
         citation="photographs of the game Endless Sky 0.9.8, from Debian's package endless-sky-data",
-        location="landscapes",
+        location="endless-sky-0.9.8",
         url="https://deb.debian.org/debian/pool/main/e/endless-sky/endless-sky-data_0.9.8-1.2_all.deb",
         checksum="sha256:e45835e05a11e84bb1a890a0ded390246a53b8318f21a25925aa70fa54f80c13",
         needs_network=True,

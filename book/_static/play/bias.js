@@ -87,19 +87,19 @@ play.bias = (() => {
   }
 
   /** The line of least squares through points: its value at 0, and its slope. */
-  function intercept(points) {
+  function fit(points) {
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     const [x, y] = [mean(points.map(([a]) => a)), mean(points.map(([, b]) => b))];
     const slope = mean(points.map(([a, b]) => (a - x) * (b - y))) / mean(points.map(([a]) => (a - x) ** 2));
     return { at0: y - slope * x, slope };
   }
 
-  return { frechet, expected, drawn, intercept, eigenvalues };
+  return { frechet, expected, drawn, fit, eigenvalues };
 })();
 
 play.register("bias", async (box, measured) => {
   await Promise.all([play.load("play/plot.js"), play.load("play/random.js")]);
-  const { expected, drawn, intercept } = play.bias;
+  const { expected, drawn, fit } = play.bias;
   const { chart, legend, slider, choice, button, says, controls, number, fixed, make } = play.plot;
   box.setAttribute("aria-label", "The Fréchet distance by the number of samples");
 
@@ -133,9 +133,8 @@ play.register("bias", async (box, measured) => {
     const highest = Math.max(...shown.map(([, value]) => value), digits ? 0 : theory[0][1]) * 1.08;
     const marks = [];
     if (!digits) marks.push({ rule: truth, across: "y" }, { line: [[0, truth], ...[...theory].reverse()], color: "fake", dash: "6 3" });
-    const through = shown.length ? intercept(shown) : null;
-    const end = through && through.at0;
-    const line = through && [0, 1 / COUNTS[0]].map((at) => [at, end + through.slope * at]);
+    const { at0: end, slope } = shown.length ? fit(shown) : { at0: null };
+    const line = end === null ? null : [[0, end], [1 / COUNTS[0], end + slope / COUNTS[0]]];
     if (line) marks.push({ line, color: "real", width: 1.5 });
     marks.push({ dots: shown, color: "real", r: 3.5, opacity: 0.75 });
     if (line) marks.push({ dots: [line[0]], color: "real", r: 6, hollow: true });
@@ -145,7 +144,7 @@ play.register("bias", async (box, measured) => {
       label: `${shown.length} distances against one over the number of samples${end === null ? "" : `, on a line that ends at ${number(end, 2)}`}.`,
       marks,
     });
-    const entries = [["real", "line through the measured dots"]];
+    const entries = line ? [["real", "line through the measured dots"]] : [];
     if (!digits) entries.push(["fake", "on average", "6 3"], ["grey", "true distance", "3 3"]);
     names.replaceChildren(legend(entries));
     const first = digits ? "" : `With ${size.value} features, 100 samples add ${number(expected(size.value, 100), 2)} on average. `;

@@ -3,8 +3,7 @@
 // Presets: "ring", the game of chapter 1, and "measures", a game that drops modes, with precision and recall shown.
 play.register("gan2d", async (box, options) => {
   "use strict";
-  await play.load("play/random.js");
-  await play.load("play/gan2d_engine.js");
+  await Promise.all([play.load("play/random.js"), play.load("play/gan2d_engine.js")]);
   const engine = play.gan2d;
 
   const REACH = 3.2; // the plane is shown from -REACH to REACH

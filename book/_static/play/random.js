@@ -1,4 +1,4 @@
-// The random numbers of the figures, the same for the same seed. Load it first: `await play.load("play/random.js")`.
+// The random numbers of the figures, the same for the same seed. Load it before use: `await play.load("play/random.js")`.
 globalThis.play ||= {};
 
 /** Random numbers from a seed (the generator sfc32). Each stream of a seed has its own sequence. */

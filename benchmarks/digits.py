@@ -73,7 +73,7 @@ RECIPES = (
     Recipe("slow-g", "dcgan-28, G's rate halved", "dcgan-28", {"g_lr": 5e-4}),
     Recipe("code", "dcgan-28, settings of the paper's code", "dcgan-28", CODE),
     Recipe("chain", "three halvings in D, and doublings in G", "dcgan", {}),
-    Recipe("chain-slow", "the same, both rates 0.0004", "dcgan", {"g_lr": 4e-4, "d_lr": 4e-4}),
+    Recipe("chain-slow", "that chain, both rates 0.0004", "dcgan", {"g_lr": 4e-4, "d_lr": 4e-4}),
     Recipe("paper", "D of the paper's MNIST test, settings of its code", "dcgan-28-paper", CODE),
 )
 

@@ -3,7 +3,7 @@
 For each sample, find the nearest square that the run was trained on, mirror images included, and compare the
 distances with those of squares of other photographs. Chapter 5 shows the picture and the numbers.
 
-dcganlib train landscapes ... && python tools/store_run.py runs/landscapes-dcgan landscapes
+dcganlib train landscapes ... && python tools/store_run.py runs/landscapes-dcgan-64 landscapes
 python benchmarks/landscapes.py            # minutes of a core; downloads the photographs, 70 MB
 """
 

@@ -21,8 +21,8 @@ def update_ema(ema_model: Generator, generator: Generator, decay: float, step: i
         ema_model: A copy of the generator; its parameters are changed in place, its batch-norm statistics
             are not.
         generator: As it is after this step.
-        decay: From 0 to below 1. While (1 + step) / (10 + step) is smaller, it takes the place of this, so
-            that the average forgets the initial weights; of 0.999 until step 8,990.
+        decay: From 0 to below 1. While (1 + step) / (10 + step) is smaller, that is used instead, so that
+            the average forgets the initial weights; in place of 0.999, until step 8,990.
         step: Steps done, from 1.
 
     Source:

@@ -106,7 +106,9 @@ def explain_compile_errors(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not config.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        of_compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        # Compiled code asserts the sizes and strides that it was made for.
+        if not config.compile or not (of_compiler or isinstance(error, AssertionError)):
             raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"torch.compile failed ({reason}): leave out --compile") from error

@@ -87,8 +87,10 @@ def prepare_network(network: nn.Module, config: TrainConfig, image_size: int) ->
     kind = next(network.parameters()).device.type
     if config.fast and kind == "cpu":
         cpu_layers.optimize(network)
-    # Not on MPS, where gradients in this order are wrong.
-    if config.fast and (kind == "cuda" or (kind == "cpu" and image_size >= CHANNELS_LAST_MIN_SIZE)):
+    # Not on MPS, where gradients in this order are wrong. On a GPU the compiler chooses the order itself, and
+    # with this one it fails at a convolution of a single pixel.
+    on_gpu = kind == "cuda" and not config.compile
+    if config.fast and (on_gpu or (kind == "cpu" and image_size >= CHANNELS_LAST_MIN_SIZE)):
         network.to(memory_format=torch.channels_last)
     if config.compile:
         network.compile()

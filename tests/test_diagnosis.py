@@ -251,8 +251,9 @@ def test_each_rule_finds_its_failure_and_needs_all_of_its_signs(rule):
 def test_a_failure_hides_those_that_it_explains():
     hidden = {name for rule in RULES for name in rule.hides}
     assert hidden <= {rule.name for rule in RULES}
-    winning = {"d_real": 0.9999, "d_fake": 0.0001}
+    winning = {"d_real": 0.9999, "d_fake": 0.0001, "diversity": 0.1}
     assert [one.name for one in judge(winning)] == ["d_wins"]
+    assert judge(winning | {"diversity": 0.9}) == []  # D is far ahead of a G that draws well
     assert [one.name for one in judge(winning | {"g_moments": 0.0, "steps": 9.0})] == ["g_untrained"]
 
 

@@ -209,6 +209,14 @@ def test_a_winning_discriminator_is_told_once_with_its_numbers(tmp_path, tiny_im
     assert text.startswith("step 400: ")
 
 
+def test_a_discriminator_far_ahead_of_diverse_samples_is_passed_over(tmp_path, tiny_images):
+    seen = watch(tmp_path, tiny_images)
+    seen.see_samples(100, datasets.to_float(tiny_images), None)
+    assert not any(seen.see_losses(step_metrics(step, 0.999, 0.004)) for step in range(1, 1401))
+    seen.see_samples(1401, datasets.to_float(tiny_images[:1]).expand(20, -1, -1, -1), None)
+    assert any(seen.see_losses(step_metrics(step, 0.999, 0.004)) for step in range(1401, 1601))
+
+
 @pytest.mark.parametrize(("d_real", "d_fake"), [(0.9, 0.01), (0.995, 0.1), (0.5, 0.5)])
 def test_a_discriminator_that_has_not_won_is_passed_over(tmp_path, tiny_images, d_real, d_fake):
     seen = watch(tmp_path, tiny_images)

@@ -185,9 +185,13 @@ RULES = (
     ),
     Rule(
         "d_wins",
-        "D is right about every image and G's loss does not fall: use the non-saturating loss, a smaller "
-        "d_lr, or dropout in D",
-        (Sign("d_real", 0.99, 0.998), Sign("d_fake", 0.005, 0.001, below=True)),
+        "D is right about every image, and the samples are far less diverse than the training images: use "
+        "the non-saturating loss, a smaller d_lr, or dropout in D",
+        (
+            Sign("d_real", 0.99, 0.998),
+            Sign("d_fake", 0.005, 0.001, below=True),
+            Sign("diversity", 0.6, 0.45, below=True),  # with a good G, a D that is far ahead does no harm
+        ),
         hides=("full_collapse", "partial_collapse", "oscillating_collapse"),
     ),
     Rule(

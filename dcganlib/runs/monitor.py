@@ -35,6 +35,7 @@ WARNINGS = "warnings.txt"
 D_WINS_STEPS = 400  # a healthy D can win for a while at the start
 D_WINS_WINDOW = 200  # steps over which the losses are averaged
 D_WINS_REAL, D_WINS_FAKE = 0.99, 0.005  # means of D(x) and D(G(z)) that say that it has won
+D_WINS_DIVERSITY = 0.6  # and of the samples: with more, G draws well enough although D is far ahead
 GRIDS = 3  # in a row that must agree
 UNIFORM_DIVERSITY = 0.25  # of the samples as a share of the training images': they look alike
 DIVERSE = 0.5  # above this they do not
@@ -204,6 +205,7 @@ class Watch:
         self._real_diversity = diversity(real, labels)
         self._records: deque[StepMetrics] = deque(maxlen=D_WINS_WINDOW)
         self._before: tuple[int, Tensor] | None = None
+        self._diversity = 0.0
         self._uniform: list[float] = []
         self._was_diverse = False
         self._still = 0
@@ -240,14 +242,15 @@ class Watch:
             record: The metrics.
 
         Returns:
-            A warning, the first time that D has won.
+            A warning, the first time that D has won and the last samples were far from diverse.
         """
         self._records.append(record)
         step = record.step
         if step < D_WINS_STEPS or step % 100 or len(self._records) < D_WINS_WINDOW:
             return None
         d_real, d_fake = self._mean("d_real"), self._mean("d_fake")
-        if not (d_real >= D_WINS_REAL and d_fake <= D_WINS_FAKE):
+        won = d_real >= D_WINS_REAL and d_fake <= D_WINS_FAKE
+        if not won or self._diversity > D_WINS_DIVERSITY:
             return None
         return self.add(
             step,
@@ -269,7 +272,7 @@ class Watch:
         """
         images = images.detach().float().cpu()
         scale = self._real_diversity or 1.0
-        spread = diversity(images, None if labels is None else labels.cpu()) / scale
+        self._diversity = spread = diversity(images, None if labels is None else labels.cpu()) / scale
         self._uniform = [*self._uniform, spread][-GRIDS:] if spread < UNIFORM_DIVERSITY else []
         self._was_diverse |= spread > DIVERSE
         found: list[str | None] = []

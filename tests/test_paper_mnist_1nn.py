@@ -103,9 +103,10 @@ def test_the_table_has_a_line_for_each_set_and_the_mean_and_range_over_its_seeds
 def test_a_run_keeps_its_learning_rate_for_three_eighths_and_then_lets_it_fall_to_its_end():
     for experiment in benchmark.EXPERIMENTS:
         config = experiment.config(2, experiment.steps)
-        start = {6248: 2343, 18_744: 7029}[experiment.steps]
+        start = {6248: 2343, 18_744: 7029, 12_000: 4500}[experiment.steps]
         assert (config.decay_start, config.decay_start + config.decay_steps) == (start, experiment.steps)
         assert (config.seed, config.prior, config.weight_decay) == (2, "uniform", 2.5e-5)
+        assert (config.batch_size, config.g_lr, config.d_lr) in [(64, 4e-4, 4e-4), (128, 8e-4, 8e-4)]
 
 
 @pytest.mark.parametrize("asked", [[], ["--many", "40"], ["--only", "gan-28"]])

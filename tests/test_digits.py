@@ -58,6 +58,4 @@ def test_the_stored_table_has_every_recipe_and_every_seed():
     assert short == [recipe.name for recipe in benchmark.RECIPES]
     long = [row for row in rows if row["steps"] == benchmark.LONG]
     assert [row["seed"] for row in long] == list(benchmark.SEEDS)
-    stored = runs.read("mnist-paper").config.train.seed
-    assert stored == min(long, key=lambda row: row["to_test_images"])["seed"]
     assert len(benchmark.table(rows).splitlines()) == len(rows) + 1

@@ -70,9 +70,9 @@ def test_a_run_leaves_a_complete_folder(whole):
 
 def test_the_animation_tells_the_step_of_each_frame(whole):
     assert runs.read(whole).animation_steps == [0, 2, 4, 6, 8, 10]
-    assert runs.read("mnist").animation_steps[:3] == [0, 390, 585]  # 40 of the 61 grids, 195 steps apart
-    assert runs.read("mnist").animation_steps[-1] == 11_700
-    assert len(runs.read("fashion-mnist").animation_steps) == 40  # of which two are equal, and stored as one
+    assert runs.read("mnist").animation_steps[:3] == [0, 1650, 3300]  # 14 of the 41 grids, 550 steps apart
+    assert runs.read("mnist").animation_steps[-1] == 22_000
+    assert len(runs.read("fashion-mnist").animation_steps) == 14
 
 
 def test_the_history_has_every_step_once(whole):

@@ -59,3 +59,6 @@ def test_the_stored_table_has_every_recipe_and_every_seed():
     long = [row for row in rows if row["steps"] == benchmark.LONG]
     assert [row["seed"] for row in long] == list(benchmark.SEEDS)
     assert len(benchmark.table(rows).splitlines()) == len(rows) + 1
+    seeds = [(row["recipe"], row["seed"]) for row in runs.results("digits")["precisions"]]
+    assert seeds == [(name, seed) for name in ("paper", "paper-float32") for seed in benchmark.SEEDS]
+    assert benchmark.FLOAT32.config(benchmark.SHORT, 0).train.precision == "float32"

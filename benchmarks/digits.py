@@ -31,6 +31,7 @@ from dcganlib.runtime import files
 RESULTS = runs.PRETRAINED / "results" / "digits.json"
 SHORT, LONG, SEEDS = 2_500, 10_000, (0, 1, 2)
 SAMPLES = 10_000
+LAST_STEPS = 500  # over which D's loss at the end of a run is averaged
 WIDTH = 32
 # The prior and the weight decay of the paper's code, with twice its learning rate.
 CODE = {"g_lr": 4e-4, "d_lr": 4e-4, "prior": "uniform", "weight_decay": 2.5e-5}
@@ -81,19 +82,25 @@ FLOAT32 = Recipe(
 )
 
 
-def measure(folder: Path, known: Tensor, held_out: Tensor) -> dict[str, float]:
+def measure(
+    folder: Path, known: Tensor, held_out: Tensor, judge: classifier.Classifier | None = None
+) -> dict[str, float]:
     """Fréchet distances of new samples to test and to training images; precision, recall and D's loss.
 
     Args:
         folder: Of a run.
-        known, held_out: Features of training and of test images, (N, 64), as many of both.
+        known, held_out: Features of training and of test images, (N, F) on the CPU, as many of both.
+        judge: The classifier whose features they are, on the device to compute on; that of digits if absent.
     """
+    judge = judge or classifier.load("mnist")
+    device = next(judge.parameters()).device
     run = runs.read(folder)
     assert run.ema_generator is not None
     z = sample_z(len(held_out), prior=run.config.train.prior, rng=torch.Generator().manual_seed(4321))
-    fake = metrics.extract(classifier.load("mnist"), evaluate.draw(run.ema_generator, z))
+    drawn = evaluate.draw(run.ema_generator.to(device), z)
+    fake = metrics.extract(judge, drawn.to(device)).cpu()
     precision, recall = metrics.precision_recall(known, fake)
-    last = run.history[-500:]
+    last = run.history[-LAST_STEPS:]
     return {
         "to_test_images": round(metrics.frechet_distance(held_out, fake), 3),
         "frechet": round(metrics.frechet_distance(known, fake), 3),

@@ -19,16 +19,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import digits
 import torch
 from recipes import about_machine, finished_run, make_parser
+from torch import Tensor
 
 from dcganlib import datasets, runs
 from dcganlib.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from dcganlib.evaluation import classifier, evaluate, metrics
-from dcganlib.latents import sample_z
+from dcganlib.evaluation import classifier, metrics
 from dcganlib.runtime import files
 from dcganlib.runtime.device import pick_device
 
@@ -36,7 +38,6 @@ RESULTS = runs.PRETRAINED / "results" / "stored_runs.json"
 SWEEP = 3_000
 LONG = {"mnist": 22_000, "fashion-mnist": 20_000, "faces": 15_000}
 SEEDS = (0, 1, 2)
-LAST_STEPS = 500  # over which D's loss at the end of a run is averaged
 HELD_OUT = {"mnist": ("test",), "fashion-mnist": ("test",), "faces": ("valid", "test")}
 WHOLE = {"architecture": "dcgan-28-paper", "g_lr": 8e-4, "d_lr": 8e-4, "weight_decay": 2.5e-5}
 DIGITS = {**WHOLE, "base_channels": 64}
@@ -104,6 +105,21 @@ CANDIDATES = (
 )
 
 
+@cache
+def features(
+    data: str, root: str | None, device: torch.device
+) -> tuple[classifier.Classifier, Tensor, Tensor]:
+    """A dataset's classifier, and its features of training and of unseen images, as many of both."""
+    judge = classifier.load(data).to(device)
+    unseen = torch.cat([datasets.load(data, root=root, split=split).images for split in HELD_OUT[data]])
+    known = datasets.load(data, root=root).images
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(1))
+    seen, held_out = (
+        metrics.extract(judge, images.to(device)).cpu() for images in (known[order[: len(unseen)]], unseen)
+    )
+    return judge, seen, held_out
+
+
 def measure(folder: Path, data: str, root: str | None, device: torch.device) -> dict[str, float]:
     """Fréchet distances of new samples to unseen and to training images; precision, recall and D's loss.
 
@@ -113,31 +129,13 @@ def measure(folder: Path, data: str, root: str | None, device: torch.device) -> 
         root: Folder of the datasets.
         device: Where to compute.
     """
-    run = runs.read(folder)
-    assert run.ema_generator is not None
-    judge = classifier.load(data).to(device)
-    unseen = torch.cat([datasets.load(data, root=root, split=split).images for split in HELD_OUT[data]])
-    known = datasets.load(data, root=root).images
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(1))
-    z = sample_z(len(unseen), prior=run.config.train.prior, rng=torch.Generator().manual_seed(4321))
-    fakes = evaluate.draw(run.ema_generator.to(device), z)
-    held_out, seen, fake = (
-        metrics.extract(judge, images.to(device)).cpu()
-        for images in (unseen, known[order[: len(unseen)]], fakes)
-    )
-    precision, recall = metrics.precision_recall(seen, fake)
-    last = run.history[-LAST_STEPS:]
-    return {
-        "to_unseen_images": round(metrics.frechet_distance(held_out, fake), 3),
-        "frechet": round(metrics.frechet_distance(seen, fake), 3),
-        "precision": round(precision, 3),
-        "recall": round(recall, 3),
-        "d_loss": round(sum(row["d_loss"] for row in last) / len(last), 3),
-    }
+    judge, seen, held_out = features(data, root, device)
+    found = digits.measure(folder, seen, held_out, judge)
+    return {"to_unseen_images": found.pop("to_test_images"), **found}
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """Settings as a short text, such as "dcgan-64, 48 wide, rates 0.0008 and 0.0004, mirrored"."""
+    """Settings as a short text, such as "dcgan-64, 48 wide, rates 0.0008 and 0.0004, translation"."""
     text = "{architecture}, {base_channels} wide, rates {g_lr:g} and {d_lr:g}".format(**settings)
     if settings.get("weight_decay") == 0:
         text += ", no weight decay"
